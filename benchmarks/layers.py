@@ -1,0 +1,82 @@
+"""The suite `layers`: convolutions of well-known nets, each direction by itself."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from gpucnn.benchmarks.case_row import CaseRow
+from gpucnn.benchmarks.row import Row
+from gpucnn.cases.case import Case, Input
+from gpucnn.ops.geometry import Conv2dGeometry
+
+
+class Shape(NamedTuple):
+    """One convolution with square images and filters."""
+
+    net: str
+    n: int
+    c: int
+    size: int
+    k: int
+    filter: int
+    stride: int = 1
+    padding: int = 0
+
+
+SHAPES = (
+    Shape("LeNet-5", 128, 1, 28, 6, 5, padding=2),
+    Shape("LeNet-5", 128, 6, 14, 16, 5),
+    Shape("ConvNet", 128, 3, 32, 32, 3, padding=1),
+    Shape("ConvNet", 128, 32, 16, 64, 3, padding=1),
+    Shape("ConvNet", 128, 64, 8, 128, 3, padding=1),
+    Shape("VGG", 64, 3, 32, 64, 3, padding=1),
+    Shape("VGG, ResNet", 64, 64, 32, 64, 3, padding=1),
+    Shape("VGG, ResNet", 64, 128, 16, 128, 3, padding=1),
+    Shape("VGG, ResNet", 64, 256, 8, 256, 3, padding=1),
+    Shape("VGG, ResNet", 64, 512, 4, 512, 3, padding=1),
+    Shape("ResNet", 64, 64, 32, 128, 3, stride=2, padding=1),
+    Shape("ResNet", 64, 64, 32, 128, 1, stride=2),
+)
+
+
+def rows() -> list[Row]:
+    """Forward, backward_input and backward_weight of each shape.
+
+    Images of 1 or 3 channels are a net's input: they lie in memory as a user has them (NCHW), and
+    need no gradient. Others lie channels-last, as the layer before left them.
+    """
+    found: list[Row] = []
+    for shape in SHAPES:
+        is_input = shape.c <= 3
+        x = Input(
+            (shape.n, shape.c, shape.size, shape.size),
+            layout="C" if is_input else "channels_last",
+        )
+        w = Input((shape.k, shape.c, shape.filter, shape.filter), layout="channels_last")
+        attributes = {"stride": shape.stride, "padding": shape.padding}
+        case = Case("conv2d", (x, w, Input((shape.k,))), attributes)
+        g = Conv2dGeometry.of(
+            "layers", x.shape, w.shape, shape.stride, shape.padding, dilation=1, groups=1
+        )
+        stride = f" stride {shape.stride}" if shape.stride > 1 else ""
+        group = (
+            f"{shape.net}: {shape.n} x {shape.c} x {shape.size} x {shape.size}, "
+            f"{shape.k} filters {shape.filter} x {shape.filter}{stride}"
+        )
+        directions: dict[str, tuple[int, ...]] = {"forward": ()}
+        if not is_input:
+            directions["backward_input"] = (0,)
+        directions["backward_weight"] = (1,)
+        found += [
+            CaseRow(
+                suite="layers",
+                group=group,
+                name=name,
+                flops=g.flops,
+                bytes=4 * g.elements,
+                case=case,
+                wanted=wanted,
+            )
+            for name, wanted in directions.items()
+        ]
+    return found

@@ -1,0 +1,147 @@
+"""Timers, and how samples are taken: windows of the contestants in turn.
+
+Whatever disturbs a machine for a while (another process, a clock that drops) then meets all
+contestants alike. Each window begins with one call that is not counted: it brings the caches to
+this contestant's data and lets the other one's threads go to sleep.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from gpucnn import backends
+from gpucnn.core import memory
+from gpucnn.core.device import Device
+
+Function = Callable[[], Any]
+
+_FLUSH_BYTES = 256 << 20
+"""At least this much is written between two calls on a GPU: well beyond any L2, and long enough
+for the host to queue the next call, so that its launch time is not measured."""
+
+_MOST_SAMPLES = 2000
+"""Of one window: enough for a median, few enough events for a GPU's queue."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one call, sample by sample, in the order in which they were taken."""
+
+    samples: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.samples)
+
+    @property
+    def minimum(self) -> float:
+        return min(self.samples)
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """A quarter of the samples lies below the first, a quarter above the second."""
+        if len(self.samples) < 2:
+            return self.samples[0], self.samples[0]
+        first, _, third = statistics.quantiles(self.samples, n=4, method="inclusive")
+        return first, third
+
+
+class Clock(Protocol):
+    """Takes samples on one kind of device."""
+
+    def shortest(self, cold: bool) -> float:
+        """Seconds that a sample must last to be trusted; quicker calls are timed several at a
+        time."""
+        ...
+
+    def samples(self, function: Function, calls: int, count: int, cold: bool) -> list[float]:
+        """`count` samples, each the mean seconds of `calls` calls (1 where `cold`)."""
+        ...
+
+
+class HostClock:
+    """time.perf_counter; caches are as the call before left them."""
+
+    def shortest(self, cold: bool) -> float:
+        return 50e-6
+
+    def samples(self, function: Function, calls: int, count: int, cold: bool) -> list[float]:
+        taken = []
+        for _ in range(count):
+            start = time.perf_counter()
+            for _ in range(calls):
+                function()
+            taken.append((time.perf_counter() - start) / calls)
+        return taken
+
+
+class EventClock:
+    """CUDA events on the current stream, the L2 cache flushed before each cold call."""
+
+    def __init__(self, device: Device) -> None:
+        self._runtime: Any = backends.get(device).runtime  # type: ignore[attr-defined]
+        size = max(_FLUSH_BYTES, 4 * self._runtime.properties().l2_cache)
+        self._flushed = memory.empty((size // 4,), memory.float32, device)
+
+    def shortest(self, cold: bool) -> float:
+        return 0.0 if cold else 1e-3
+
+    def samples(self, function: Function, calls: int, count: int, cold: bool) -> list[float]:
+        marks = []
+        for _ in range(count):
+            if cold:
+                memory.fill(self._flushed, 0.0)
+            start = self._runtime.record_event()
+            for _ in range(calls):
+                function()
+            marks.append((start, self._runtime.record_event()))
+        return [self._runtime.elapsed_ms(start, end) / 1e3 / calls for start, end in marks]
+
+
+def clock(device: Device) -> Clock:
+    """The clock of a device.
+
+    Raises:
+        ValueError: the device is emulated.
+    """
+    if device.type == "emulated":
+        raise ValueError(
+            "device emulated executes CUDA kernels on the host to check them; "
+            "nothing emulated is ever a timing (choose cpu or cuda)"
+        )
+    return EventClock(device) if device.type == "cuda" else HostClock()
+
+
+def measure(
+    contestants: Sequence[Function],
+    clock: Clock,
+    seconds: float,
+    windows: int = 5,
+    cold: bool = False,
+) -> list[Timing]:
+    """Time the contestants in alternating windows.
+
+    Args:
+        seconds: for each contestant, all its windows together; a window has one sample at least.
+        cold: one call a sample, on a GPU with a flushed L2 cache.
+    """
+    plans = [_plan(function, clock, seconds / windows, cold) for function in contestants]
+    taken: list[list[float]] = [[] for _ in contestants]
+    for _ in range(windows):
+        for function, (calls, count), samples in zip(contestants, plans, taken):
+            function()
+            samples += clock.samples(function, calls, count, cold)
+    return [Timing(tuple(samples)) for samples in taken]
+
+
+def _plan(function: Function, clock: Clock, window: float, cold: bool) -> tuple[int, int]:
+    """(calls a sample, samples a window), from trial runs that double until they can be trusted."""
+    calls = 1
+    function()
+    while (mean := min(clock.samples(function, calls, 2, cold))) * calls < clock.shortest(cold):
+        calls *= 2
+    return calls, max(1, min(_MOST_SAMPLES, round(window / max(mean * calls, 1e-9))))

@@ -1,0 +1,103 @@
+"""The cpu family of primitives: NumPy on a few threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from gpucnn.backends.cpu import (
+    conv,
+    dropout,
+    elementwise,
+    gemm,
+    index,
+    loss,
+    norm,
+    optimize,
+    pool,
+    reduce,
+    softmax,
+)
+from gpucnn.backends.cpu.blocks import Array
+
+_PRIMITIVES: dict[str, Callable[..., None]] = {
+    function.__name__: function
+    for function in (
+        elementwise.unary,
+        elementwise.binary,
+        elementwise.where,
+        elementwise.copy,
+        elementwise.full,
+        reduce.reduce,
+        reduce.arg_reduce,
+        index.take,
+        index.take_backward,
+        index.concatenate,
+        index.pad,
+        gemm.matmul,
+        conv.conv2d,
+        conv.conv2d_backward_input,
+        conv.conv2d_backward_weight,
+        pool.max_pool2d,
+        pool.max_pool2d_backward,
+        pool.max_pool2d_indices,
+        pool.avg_pool2d,
+        pool.avg_pool2d_backward,
+        pool.adaptive_avg_pool2d,
+        pool.adaptive_avg_pool2d_backward,
+        softmax.softmax,
+        softmax.softmax_backward,
+        loss.cross_entropy,
+        loss.cross_entropy_backward,
+        norm.batch_norm_statistics,
+        norm.batch_norm,
+        norm.batch_norm_backward,
+        norm.batch_norm_update,
+        dropout.dropout,
+        optimize.sgd_update,
+        optimize.adam_update,
+    )
+}
+
+
+class CpuBackend:
+    """Host memory and the NumPy primitives; implements `gpucnn.backends.Backend`."""
+
+    primitives = _PRIMITIVES
+
+    def empty(
+        self, shape: tuple[int, ...], dtype: np.dtype[Any], order: tuple[int, ...] | None
+    ) -> Array:
+        """A new dense array whose axes lie in `order` (slowest first; None: C order)."""
+        if order is None:
+            return np.empty(shape, dtype)
+        memory = np.empty([shape[axis] for axis in order], dtype)
+        array: Array = memory.transpose(sorted(range(len(order)), key=order.__getitem__))
+        return array
+
+    def from_host(self, array: Array) -> Array:
+        """A copy of `array`, its memory order kept where it is dense."""
+        copied: Array = array.copy(order="K")
+        return copied
+
+    def to_host(self, array: Array) -> Array:
+        """The array itself."""
+        return array
+
+    def adopt(self, value: Any) -> Array:
+        """A NumPy array over the memory of a DLPack object."""
+        return np.from_dlpack(value)
+
+    def as_strided(self, array: Array, shape: tuple[int, ...], strides: tuple[int, ...]) -> Array:
+        """A view with this shape and these strides (bytes), beginning where `array` begins."""
+        return as_strided(array, shape, strides)
+
+    def synchronize(self) -> None:
+        """Nothing to wait for: primitives return when their work is done."""
+
+    def preferred_order(self, geometry: Any) -> tuple[int, ...] | None:
+        """The memory order for the output of a convolution or pool: NHWC."""
+        return (0, 2, 3, 1)

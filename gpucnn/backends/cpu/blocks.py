@@ -1,0 +1,171 @@
+"""Cutting element-wise work into blocks that stay in cache and pieces for the threads.
+
+A chain of several NumPy calls runs over blocks of `BLOCK` elements, so that what one call
+writes the next still finds in cache. Arrays that lie densely in memory in the same order of
+axes are walked as flat vectors, whatever that order is.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from gpucnn.backends.cpu.threads import parallel_for
+
+Array = NDArray[Any]
+
+BLOCK = 32768
+"""Elements per NumPy call in a chain: two to four float32 arrays of it fit a core's L2 cache."""
+
+_SMALL = 4096  # up to this a chain on the arrays as they are costs less than flat views
+_LARGEST_KEPT = 8 * BLOCK  # scratch beyond this is given back to the allocator after use
+
+
+class Kernel(NamedTuple):
+    """An element-wise function and how its work is cut.
+
+    function(*operands, out) writes `out` in full; with `chained` it makes several NumPy calls
+    and may write `out` before the last of them reads its operands.
+    """
+
+    function: Callable[..., Any]
+    piece: int  # elements a thread takes at a time; arrays up to this size stay in one thread
+    chained: bool = False
+
+
+class _Scratch(threading.local):
+    def __init__(self) -> None:
+        self.buffers: dict[tuple[int, Any], Array] = {}
+
+
+_scratch = _Scratch()
+
+
+def scratch(slot: int, shape: tuple[int, ...] | int, dtype: DTypeLike) -> Array:
+    """An uninitialised C-contiguous buffer of this thread, good until `slot` is asked for again.
+
+    One family of primitives never runs inside another's piece, so slots are numbered per call.
+    """
+    size = shape if isinstance(shape, int) else math.prod(shape)
+    key = (slot, dtype)
+    buffer = _scratch.buffers.get(key)
+    if buffer is None or buffer.size < size:
+        buffer = np.empty(max(size, BLOCK), dtype)
+        if size <= _LARGEST_KEPT:
+            _scratch.buffers[key] = buffer
+    flat = buffer[:size]
+    return flat if isinstance(shape, int) else flat.reshape(shape)
+
+
+def memory_order(array: Array) -> tuple[int, ...]:
+    """The axes from slowest to fastest in memory (C order where strides are equal)."""
+    strides = array.strides
+    return tuple(sorted(range(array.ndim), key=lambda axis: -abs(strides[axis])))
+
+
+def dense_order(array: Array) -> tuple[int, ...] | None:
+    """`memory_order` when the array is dense in that order, None when it is not."""
+    if array.flags.c_contiguous:
+        return tuple(range(array.ndim))
+    # Axes of size 1 may have any stride: they go first, where they disturb nothing.
+    strides, shape = array.strides, array.shape
+    order = sorted(range(array.ndim), key=lambda axis: (shape[axis] != 1, -strides[axis]))
+    return tuple(order) if array.transpose(order).flags.c_contiguous else None
+
+
+def memory_view(array: Array) -> Array | None:
+    """The C-contiguous transpose of a dense array, None when it is not dense."""
+    if array.flags.c_contiguous:
+        return array
+    order = dense_order(array)
+    return None if order is None else array.transpose(order)
+
+
+def flat_views(*arrays: Any) -> list[Any] | None:
+    """1-D views of arrays of one shape and one dense memory order; scalars pass through.
+
+    None when the arrays differ in shape or order, or one of them is not dense.
+    """
+    first: Array = arrays[-1]
+    shape = first.shape
+    order: tuple[int, ...] | None = None
+    if not first.flags.c_contiguous:
+        order = dense_order(first)
+        if order is None:
+            return None
+    views: list[Any] = []
+    for array in arrays:
+        if not isinstance(array, np.ndarray):
+            views.append(array)
+            continue
+        if array.shape != shape:
+            return None
+        view = array if order is None else array.transpose(order)
+        if not view.flags.c_contiguous:
+            return None
+        views.append(view.reshape(-1))
+    return views
+
+
+def overlaps(array: Any, out: Array) -> bool:
+    """Whether writing `out` element by element could change elements of `array` read later."""
+    if not isinstance(array, np.ndarray) or not np.may_share_memory(array, out):
+        return False
+    return (
+        array.shape != out.shape
+        or array.strides != out.strides
+        or array.itemsize != out.itemsize
+        or array.__array_interface__["data"][0] != out.__array_interface__["data"][0]
+    )
+
+
+def apply(kernel: Kernel, *arrays: Any) -> None:
+    """Run a kernel over operands and, last, its output: arrays that broadcast to it, or scalars.
+
+    The output may be one of the operands or overlap them in any way.
+    """
+    function, piece, chained = kernel
+    out: Array = arrays[-1]
+    size = out.size
+    direct = size <= (_SMALL if chained else piece)
+    if chained or not direct:  # a single NumPy call takes care of overlap itself
+        arrays = tuple(a.copy() if overlaps(a, out) else a for a in arrays[:-1]) + (out,)
+    if direct:
+        with np.errstate(all="ignore"):
+            function(*arrays)
+        return
+    views: Any = flat_views(*arrays)
+    if views is None:
+        views, axis = _spread(arrays)
+    else:
+        axis = 0
+    length = views[-1].shape[axis]
+    unit = size // length
+    step = max(1, BLOCK // unit) if chained else length
+    before = (slice(None),) * axis
+    cut = [isinstance(view, np.ndarray) for view in views]
+
+    def work(start: int, stop: int) -> None:
+        for begin in range(start, stop, step):
+            part = before + (slice(begin, min(begin + step, stop)),)
+            function(*[v[part] if c else v for v, c in zip(views, cut, strict=True)])
+
+    parallel_for(length, max(1, piece // unit), work, blas=False)
+
+
+def _spread(arrays: tuple[Any, ...]) -> tuple[list[Any], int]:
+    """All arrays broadcast and in the output's memory order, and the axis to cut them along."""
+    out: Array = arrays[-1]
+    order = memory_order(out)
+    views = [
+        np.broadcast_to(a, out.shape).transpose(order) if isinstance(a, np.ndarray) else a
+        for a in arrays[:-1]
+    ]
+    target = out.transpose(order)
+    axis = next((i for i, n in enumerate(target.shape) if n >= 8), int(np.argmax(target.shape)))
+    return [*views, target], axis

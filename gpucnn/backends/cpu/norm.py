@@ -1,0 +1,269 @@
+"""Batch normalisation (Ioffe and Szegedy, arXiv 1502.03167), channels on axis 1.
+
+An array is walked as a matrix, as it lies in memory. With the channels fastest (NHWC), a row
+holds the channels of one or more positions and a channel's parameters are a row vector; with
+positions fastest (NCHW, CHWN), a row holds positions of one channel and they are a column.
+Sums are products with ones over at most a few hundred terms, combined in float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from gpucnn.backends.cpu.blocks import BLOCK, Array, memory_order, scratch
+from gpucnn.backends.cpu.threads import parallel_for
+
+_PIECE = 8 * BLOCK  # elements a thread takes at a time
+_WIDE = 512  # elements in a row from which a NumPy inner loop is worth its set-up
+_TERMS = 512  # rows added by one product
+_SAMPLES = 64  # positions whose mean is the first guess of a channel's mean
+
+
+@lru_cache(maxsize=256)
+def _fold(rows: int, limit: int) -> int:
+    """The largest divisor of `rows` up to `limit`."""
+    return max(d for d in range(1, max(1, limit) + 1) if rows % d == 0)
+
+
+class _Layout:
+    """How arrays of one shape, lying in one memory order, are cut as matrices."""
+
+    def __init__(self, shape: tuple[int, ...], order: tuple[int, ...]) -> None:
+        self.order = order
+        lengths = [shape[axis] for axis in order]
+        at = order.index(1)
+        before, after = math.prod(lengths[:at]), math.prod(lengths[at + 1 :])
+        self.channels = shape[1]
+        self.count = before * after  # elements of a channel
+        self.channels_in_rows = after == 1
+        if self.channels_in_rows:
+            self.repeats = _fold(before, _WIDE // self.channels)
+            self.shape = (before // self.repeats, self.repeats * self.channels)
+            self.step = (min(_TERMS, max(1, BLOCK // self.shape[1])), self.shape[1])
+        else:
+            self.repeats = before
+            self.shape = (before * self.channels, after)
+            self.step = (max(1, BLOCK // after), min(after, BLOCK))
+
+    def matrix(self, array: Array) -> Array:
+        """The array as a matrix: a view, or a copy where it lies in another order."""
+        matrix: Array = array.transpose(self.order).reshape(self.shape)
+        return matrix
+
+    def vector(self, channels: Any, dtype: np.dtype[Any]) -> Array:
+        """A value a channel, as a row or a column that broadcasts against the matrix."""
+        tiled = np.tile(np.asarray(channels).astype(dtype), self.repeats)
+        return tiled if self.channels_in_rows else tiled[:, None]
+
+    def partial_sums(self, dtype: np.dtype[Any]) -> Array:
+        """Room for one sum a block: of its columns, or of its rows."""
+        rows, columns = self.shape
+        if self.channels_in_rows:
+            return np.empty((-(-rows // self.step[0]), columns), dtype)
+        return np.empty((-(-columns // self.step[1]), rows), dtype)
+
+    def add_up(self, block: Array, rows: slice, columns: slice, partial: Array) -> None:
+        """Write the sums of one block where they belong in `partial`."""
+        length = block.shape[0 if self.channels_in_rows else 1]
+        ones = _ones(length, block.dtype)
+        if self.channels_in_rows:
+            np.matmul(ones, block, out=partial[rows.start // self.step[0]])
+        else:
+            np.matmul(block, ones, out=partial[columns.start // self.step[1], rows])
+
+    def per_channel(self, partial: Array) -> Array:
+        """The float64 totals of `partial_sums`, one a channel."""
+        total = partial.sum(axis=0, dtype=np.float64)
+        return np.asarray(total.reshape(self.repeats, self.channels).sum(axis=0))
+
+    def for_blocks(self, work: Callable[[slice, slice], None]) -> None:
+        """Call work(rows, columns) for every block of the matrix, on the pool's threads."""
+        row_step, column_step = self.step
+        total = self.shape[1]
+
+        def piece(start: int, stop: int) -> None:
+            for row in range(start, stop, row_step):
+                rows = slice(row, min(row + row_step, stop))
+                for column in range(0, total, column_step):
+                    work(rows, slice(column, min(column + column_step, total)))
+
+        grain = max(1, _PIECE // total // row_step) * row_step
+        parallel_for(self.shape[0], grain, piece)
+
+    def part(self, vector: Array, rows: slice) -> Array:
+        """What of a `vector` belongs to a block of rows."""
+        return vector if self.channels_in_rows else vector[rows]
+
+    def guess_mean(self, matrix: Array) -> Array:
+        """The float64 mean of a few positions of each channel, spread over the array."""
+        if self.channels_in_rows:
+            wanted, axis = -(-_SAMPLES // self.repeats), 0
+        else:
+            wanted, axis = -(-_SAMPLES // max(1, self.repeats)), 1
+        step = max(1, matrix.shape[axis] // wanted)
+        sample = matrix[::step] if axis == 0 else matrix[:, ::step]
+        means = sample.mean(axis=axis, dtype=np.float64)
+        guess = means.reshape(self.repeats, self.channels).mean(axis=0)
+        return np.where(np.isfinite(guess), guess, 0)
+
+
+def _ones(length: int, dtype: np.dtype[Any]) -> Array:
+    return _cached_ones(dtype)[:length] if length <= BLOCK else np.ones(length, dtype)
+
+
+@lru_cache(maxsize=4)
+def _cached_ones(dtype: np.dtype[Any]) -> Array:
+    return np.ones(BLOCK, dtype)
+
+
+def batch_norm_statistics(x: Array, mean: Array, variance: Array) -> None:
+    """mean and biased variance (C,) of x (N, C, *spatial).
+
+    Accumulates x - k and its square with k near the mean, so that nothing cancels when the mean
+    is large beside the deviation (Chan, Golub and LeVeque, 1983, "shifted data").
+    """
+    layout = _Layout(x.shape, memory_order(x))
+    dtype = x.dtype
+    with np.errstate(all="ignore"):
+        matrix = layout.matrix(x)
+        shift = layout.guess_mean(matrix).astype(dtype)
+    shifts = layout.vector(shift, dtype)
+    sums, squares = layout.partial_sums(dtype), layout.partial_sums(dtype)
+
+    def work(rows: slice, columns: slice) -> None:
+        block = matrix[rows, columns]
+        shifted = scratch(0, block.shape, dtype)
+        np.subtract(block, layout.part(shifts, rows), out=shifted)
+        layout.add_up(shifted, rows, columns, sums)
+        np.multiply(shifted, shifted, out=shifted)
+        layout.add_up(shifted, rows, columns, squares)
+
+    layout.for_blocks(work)
+    with np.errstate(all="ignore"):
+        offset = layout.per_channel(sums) / layout.count
+        mean[...] = shift + offset
+        variance[...] = np.maximum(layout.per_channel(squares) / layout.count - offset**2, 0)
+
+
+def batch_norm(
+    x: Array,
+    mean: Array,
+    variance: Array,
+    weight: Array | None,
+    bias: Array | None,
+    y: Array,
+    *,
+    eps: float,
+) -> None:
+    """y = (x - mean) / sqrt(variance + eps) * weight + bias, as x * scale + offset."""
+    if y.size == 0:
+        return
+    layout = _Layout(y.shape, memory_order(y))
+    with np.errstate(all="ignore"):
+        scale = _scale(variance, weight, eps)
+        offset = -mean * scale if bias is None else bias - mean * scale
+        scales, offsets = layout.vector(scale, y.dtype), layout.vector(offset, y.dtype)
+    source, target = layout.matrix(x), layout.matrix(y)
+
+    def work(rows: slice, columns: slice) -> None:
+        out = target[rows, columns]
+        np.multiply(source[rows, columns], layout.part(scales, rows), out=out)
+        np.add(out, layout.part(offsets, rows), out=out)
+
+    layout.for_blocks(work)
+
+
+def batch_norm_backward(
+    dy: Array,
+    x: Array,
+    mean: Array,
+    variance: Array,
+    weight: Array | None,
+    dx: Array,
+    dweight: Array,
+    dbias: Array,
+    *,
+    eps: float,
+    training: bool,
+) -> None:
+    """Gradients of `batch_norm`; with `training`, mean and variance are those of x.
+
+    With M elements a channel and xhat = (x - mean) / sqrt(variance + eps):
+    dbias = sum dy, dweight = sum dy * xhat, and
+    dx = weight / sqrt(variance + eps) * (dy - dbias / M - xhat * dweight / M), in evaluation
+    without the last two terms.
+    """
+    layout = _Layout(dx.shape, memory_order(dx))
+    dtype = dx.dtype
+    if dx.size == 0:
+        dweight[...] = 0
+        dbias[...] = 0
+        return
+    upstream, source, target = layout.matrix(dy), layout.matrix(x), layout.matrix(dx)
+    means = layout.vector(mean, dtype)
+    sums, products = layout.partial_sums(dtype), layout.partial_sums(dtype)
+
+    def reduce_block(rows: slice, columns: slice) -> None:
+        gradient = upstream[rows, columns]
+        product = scratch(0, gradient.shape, dtype)
+        np.subtract(source[rows, columns], layout.part(means, rows), out=product)
+        np.multiply(product, gradient, out=product)
+        layout.add_up(product, rows, columns, products)
+        layout.add_up(gradient, rows, columns, sums)
+
+    layout.for_blocks(reduce_block)
+    with np.errstate(all="ignore"):
+        inverse_deviation = _scale(variance, None, eps)
+        scale = _scale(variance, weight, eps)
+        dbias64 = layout.per_channel(sums)
+        dweight64 = layout.per_channel(products) * inverse_deviation
+        dbias[...] = dbias64
+        dweight[...] = dweight64
+        # dx = dy * scale + (x * slope + offset)
+        slope = -scale * dweight64 * inverse_deviation / layout.count
+        offset = -scale * dbias64 / layout.count - slope * mean
+        scales = layout.vector(scale, dtype)
+        slopes, offsets = layout.vector(slope, dtype), layout.vector(offset, dtype)
+
+    def apply_block(rows: slice, columns: slice) -> None:
+        out = target[rows, columns]
+        if not training:
+            np.multiply(upstream[rows, columns], layout.part(scales, rows), out=out)
+            return
+        along = scratch(0, out.shape, dtype)
+        np.multiply(source[rows, columns], layout.part(slopes, rows), out=along)
+        np.add(along, layout.part(offsets, rows), out=along)
+        np.multiply(upstream[rows, columns], layout.part(scales, rows), out=out)
+        np.add(out, along, out=out)
+
+    layout.for_blocks(apply_block)
+
+
+def batch_norm_update(
+    running_mean: Array,
+    running_variance: Array,
+    mean: Array,
+    variance: Array,
+    *,
+    momentum: float,
+    count: int,
+) -> None:
+    """running = (1 - momentum) * running + momentum * batch, in place.
+
+    The batch variance, biased, of `count` elements is made unbiased first.
+    """
+    with np.errstate(all="ignore"):
+        unbiased = variance * (np.float64(count) / (count - 1))
+        for running, batch in ((running_mean, mean), (running_variance, unbiased)):
+            running[...] = (1 - momentum) * running.astype(np.float64) + momentum * batch
+
+
+def _scale(variance: Array, weight: Array | None, eps: float) -> Array:
+    """weight / sqrt(variance + eps) in float64."""
+    inverse = 1 / np.sqrt(variance.astype(np.float64) + eps)
+    return np.asarray(inverse if weight is None else weight * inverse)

@@ -1,0 +1,139 @@
+"""Plans for kernels that walk over arrays of any strides (`kernels/layout.cuh`).
+
+A plan sorts the axes by where they lie in memory, joins those that step as one, and picks the
+integer type of the offsets. Plans depend on shapes and strides alone and are cached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache, lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from gpucnn.backends.gpu.kernel import get
+from gpucnn.backends.gpu.layout import collapse
+from gpucnn.backends.gpu.runtime import Array, Runtime
+
+MAX_RANK = 6
+THREADS = 256
+# Counts and offsets below this are held in 32 bits: an index plus the threads of a grid still fits.
+NARROW_LIMIT = 2**30
+
+C_TYPES = {
+    np.dtype(np.float32): "float",
+    np.dtype(np.float64): "double",
+    np.dtype(np.int64): "long long",
+    np.dtype(np.int32): "int",
+    np.dtype(np.uint8): "unsigned char",
+    np.dtype(np.bool_): "bool",
+}
+_WORDS: dict[int, tuple[str, np.dtype[Any]]] = {
+    1: ("unsigned char", np.dtype(np.uint8)),
+    4: ("unsigned int", np.dtype(np.uint32)),
+    8: ("unsigned long long", np.dtype(np.uint64)),
+}
+
+
+class Axes(NamedTuple):
+    """Sizes of the joined axes (slowest first) and each operand's steps along them, in elements."""
+
+    sizes: tuple[int, ...]
+    steps: tuple[tuple[int, ...], ...]
+
+    @property
+    def total(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.sizes, dtype=np.int64))
+
+    @property
+    def extent(self) -> int:
+        """The largest offset or count that occurs."""
+        reach = [
+            sum((size - 1) * abs(step) for size, step in zip(self.sizes, steps, strict=True))
+            for steps in self.steps
+        ]
+        return max(self.total, *reach)
+
+
+@lru_cache(maxsize=8192)
+def join(name: str, shape: tuple[int, ...], *steps: tuple[int, ...]) -> Axes:
+    """The axes of `shape` sorted by the steps of the first operand, joined where possible.
+
+    Raises ValueError, naming the call, when more than 6 axes are left.
+    """
+    order = sorted(range(len(shape)), key=lambda axis: -abs(steps[0][axis]))
+    sizes, joined = collapse(
+        [shape[axis] for axis in order], *([step[axis] for axis in order] for step in steps)
+    )
+    if len(sizes) > MAX_RANK:
+        raise ValueError(
+            f"{name}: the arrays' strides leave {len(sizes)} separate axes, the GPU kernels take "
+            f"{MAX_RANK} (shape {shape})"
+        )
+    return Axes(sizes, joined)
+
+
+def steps_of(array: Array, shape: Sequence[int]) -> tuple[int, ...]:
+    """Strides of `array` in elements, broadcast to `shape` (0 along the axes it lacks)."""
+    itemsize: int = array.itemsize
+    missing: int = len(shape) - array.ndim
+    steps = tuple(
+        0 if size == 1 else int(stride // itemsize)
+        for size, stride in zip(array.shape, array.strides, strict=True)
+    )
+    return (0,) * missing + steps
+
+
+def index_type(*extents: int) -> str:
+    """The C type of the offsets: int where all of these are small enough, else long long."""
+    return "int" if max(extents) < NARROW_LIMIT else "long long"
+
+
+@lru_cache(maxsize=8192)
+def layout(axes: Axes, index: str) -> npt.NDArray[Any]:
+    """The struct Layout of `kernels/layout.cuh` for these axes."""
+    value = np.zeros((), _layout_dtype(index))
+    value["count"] = axes.total
+    rank = value["rank"] = len(axes.sizes)
+    value["size"][:rank] = axes.sizes
+    for operand, steps in enumerate(axes.steps):
+        value["step"][operand, :rank] = steps
+    return value
+
+
+@cache
+def _layout_dtype(index: str) -> np.dtype[Any]:
+    return get("move.cu", "copy", index_t=index, word="unsigned int").struct("Layout")
+
+
+def walk(
+    runtime: Runtime,
+    file: str,
+    entry: str,
+    axes: Axes,
+    arguments: Sequence[Any],
+    **defines: str,
+) -> None:
+    """Launch an entry that takes `arguments` and the Layout, one thread an element at a time."""
+    index = index_type(axes.extent)
+    kernel = get(file, entry, index_t=index, **defines)
+    # A few waves of blocks; each thread then steps by the whole grid.
+    blocks = min(-(-axes.total // THREADS), 32 * runtime.properties().multiprocessors)
+    runtime.launch(kernel, (blocks,), (THREADS,), *arguments, layout(axes, index))
+
+
+def word_of(dtype: np.dtype[Any]) -> tuple[str, np.dtype[Any]]:
+    """The unsigned integer of an element's size, for kernels that only move elements."""
+    return _WORDS[dtype.itemsize]
+
+
+def scalar_of(value: Any, dtype: np.dtype[Any]) -> Any:
+    """A number as a NumPy scalar of `dtype`; a float beyond its range becomes infinite.
+
+    Raises OverflowError when an integer does not fit.
+    """
+    with np.errstate(over="ignore"):
+        return dtype.type(value)

@@ -1,0 +1,161 @@
+"""What runs the CUDA kernels: memory, launches, streams, and nothing else.
+
+The primitives of this folder are written against `Runtime`. `cuda.py` is the one over CuPy. A
+runtime never computes: every arithmetic on its arrays is a kernel of `kernels/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from gpucnn.backends.gpu.kernel import Kernel
+
+Array = Any
+"""An array of a runtime: has shape, dtype, strides (bytes), ndim, size, itemsize, reshape,
+transpose.
+"""
+
+MAX_GRID = (2**31 - 1, 65535, 65535)
+MAX_BLOCK = (1024, 1024, 64)
+
+
+@dataclass(frozen=True)
+class DeviceProperties:
+    """What the planners ask about a device; memory sizes in bytes."""
+
+    name: str
+    compute_capability: tuple[int, int]
+    multiprocessors: int
+    memory: int
+    max_shared_per_block: int
+    max_threads_per_multiprocessor: int
+    l2_cache: int
+
+
+@dataclass(frozen=True)
+class MemoryInfo:
+    """Bytes: `used` by arrays of this process, `free` on the device and in the pool, `total` of the
+    device.
+    """
+
+    used: int
+    free: int
+    total: int
+
+
+class LaunchError(RuntimeError):
+    """A kernel did not compile, could not be launched, or failed on the device."""
+
+
+class Runtime(Protocol):
+    """A device that holds arrays and launches kernels.
+
+    `synchronous`: each launch is waited for, so that errors name their kernel.
+    """
+
+    name: str
+    synchronous: bool
+
+    def empty(
+        self, shape: Sequence[int], dtype: npt.DTypeLike, order: Sequence[int] | None = None
+    ) -> Array:
+        """A new array, values undefined, dense in memory with its axes in `order` (slowest
+        first).
+        """
+        ...
+
+    def from_host(self, array: npt.NDArray[Any]) -> Array:
+        """A copy of a NumPy array in the same memory order (C order if it is not dense)."""
+        ...
+
+    def to_host(self, array: Array) -> npt.NDArray[Any]:
+        """A NumPy copy of a dense array, in the same memory order. Waits for the kernels that write
+        it.
+        """
+        ...
+
+    def as_strided(self, array: Array, shape: Sequence[int], strides: Sequence[int]) -> Array:
+        """A view that starts at the first element of `array`; strides in bytes."""
+        ...
+
+    def address(self, array: Array) -> int:
+        """Where the first element of `array` lies, for choices by alignment."""
+        ...
+
+    def owns(self, array: object) -> bool:
+        """Whether `array` is an array of this runtime, on its device."""
+        ...
+
+    def launch(
+        self,
+        kernel: Kernel,
+        grid: Sequence[int],
+        block: Sequence[int],
+        *arguments: Any,
+        shared: int = 0,
+    ) -> None:
+        """Run `kernel` over `grid` blocks of `block` threads with `shared` bytes of dynamic shared
+        memory.
+
+        Returns before the kernel has run. A grid with a zero launches nothing.
+        Raises what `Kernel.bind` and `launch_shape` raise.
+        """
+        ...
+
+    def synchronize(self) -> None:
+        """Wait until all launches are done."""
+        ...
+
+    def properties(self) -> DeviceProperties:
+        """Name, size and limits of the device."""
+        ...
+
+    def memory_info(self) -> MemoryInfo:
+        """Memory in use and left."""
+        ...
+
+    def record_event(self) -> object:
+        """A mark behind the launches so far, for `elapsed_ms`."""
+        ...
+
+    def elapsed_ms(self, start: object, end: object) -> float:
+        """Milliseconds between two marks; waits for the second."""
+        ...
+
+
+Dimensions = tuple[int, int, int]
+
+
+def launch_shape(
+    kernel: Kernel, grid: Sequence[int], block: Sequence[int]
+) -> tuple[Dimensions, Dimensions] | None:
+    """Grid and block with three dimensions each, or None when there is nothing to launch.
+
+    CuPy turns a zero in a grid into a one: the kernel would run. Raises ValueError, naming the
+    kernel, when a dimension is beyond what the hardware takes or the block is larger than the
+    kernel's `__launch_bounds__`.
+    """
+    dimensions: list[Dimensions] = []
+    for name, sizes, limits in (("grid", grid, MAX_GRID), ("block", block, MAX_BLOCK)):
+        x, y, z = (*(int(size) for size in sizes), 1, 1)[:3]
+        if (
+            not 1 <= len(sizes) <= 3
+            or min(x, y, z) < 0
+            or x > limits[0]
+            or y > limits[1]
+            or z > limits[2]
+        ):
+            raise ValueError(f"{kernel.entry}: {name} {tuple(sizes)} is outside 0 to {limits}")
+        dimensions.append((x, y, z))
+    threads = int(np.prod(dimensions[1]))
+    if not 1 <= threads <= kernel.launch_bounds:
+        raise ValueError(
+            f"{kernel.entry}: block {tuple(block)} has {threads} threads, "
+            f"its __launch_bounds__ are {kernel.launch_bounds}"
+        )
+    return None if 0 in dimensions[0] else (dimensions[0], dimensions[1])

@@ -1,0 +1,44 @@
+"""Products with a long depth over a small result: the depth is split over blocks, and the shares
+are summed in a fixed order.
+"""
+
+from __future__ import annotations
+
+from gpucnn.backends.gpu import kernel
+from gpucnn.backends.gpu.operands import ceil_div, real
+from gpucnn.backends.gpu.runtime import Array, Runtime
+
+BLOCKS = 432
+"""Blocks that fill a large device (4 on each of 108 multiprocessors). A constant, so that the order
+of the sum depends on the shape alone."""
+
+WORKSPACE = 1 << 26
+"""Most bytes that the shares may take together."""
+
+
+def split(depth: int, tiles: int, shortest: int, step: int, nbytes: int) -> tuple[int, int]:
+    """How often to split a depth, and the depth of each share.
+
+    Args:
+        tiles: blocks that work on the result without a split.
+        shortest: least depth worth a block.
+        step: each share but the last is a multiple of this.
+        nbytes: size of the result, once for each share.
+    """
+    count = min(ceil_div(BLOCKS, max(tiles, 1)), depth // shortest, WORKSPACE // max(nbytes, 1))
+    each = max(ceil_div(ceil_div(depth, max(count, 1)), step), 1) * step
+    return max(ceil_div(depth, each), 1), each
+
+
+def sum_shares(runtime: Runtime, shares: Array, bias: Array | None, y: Array) -> None:
+    """y = the sum of shares (splits, ...) in ascending order, + bias along y's last axis.
+
+    y and each share are dense, in the same order.
+    """
+    columns = 1 if bias is None else bias.size
+    runtime.launch(
+        kernel.get("split_k.cu", "split_k_sum", real=real(y)),
+        (ceil_div(y.size, 256),),
+        (256,),
+        shares, bias, y, y.size, shares.shape[0], columns,
+    )  # fmt: skip

@@ -1,0 +1,298 @@
+"""What a case is, and how it runs on a device."""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+import gpucnn
+from gpucnn.core import memory
+from gpucnn.core.device import Device
+from gpucnn.core.tensor import Tensor
+from gpucnn.nn import functional
+from gpucnn.ops import optimize
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Input:
+    """One argument of a case.
+
+    Attributes:
+        shape: its shape.
+        kind: "normal"; "positive" (0.5 to 2.5); "distinct" (no two within 0.01 of each other, none
+            near 0: no kink or tie within a finite difference); "ties" (small integers); "special"
+            (normal with NaN, infinities and large values); "classes:N" (int64 below N, some -100);
+            "bool"; "index:N" (int64, -N to N-1).
+        layout: "C", "channels_last", "transposed" (last two axes), "sliced" (every second element
+            of a larger array), "reversed" (negative strides), "expanded" (axis 0 repeated).
+        grad: whether its gradient is part of the outcome, where its kind has one.
+    """
+
+    shape: tuple[int, ...]
+    kind: str = "normal"
+    layout: str = "C"
+    grad: bool = True
+
+    @property
+    def is_float(self) -> bool:
+        return self.kind in ("normal", "positive", "distinct", "ties", "special")
+
+    @property
+    def differentiable(self) -> bool:
+        return self.grad and self.is_float
+
+    def make(self, rng: np.random.Generator, dtype: Any) -> Array:
+        """The array, of `dtype` if of floats, with its layout in memory."""
+        values = self._values(rng)
+        if self.is_float:
+            values = values.astype(dtype)
+        return _lay_out(values, self.layout)
+
+    def _values(self, rng: np.random.Generator) -> Array:
+        shape, count = self.shape, int(np.prod(self.shape))
+        name, _, number = self.kind.partition(":")
+        if name == "normal":
+            return rng.standard_normal(shape)
+        if name == "positive":
+            return rng.uniform(0.5, 2.5, shape)
+        if name == "distinct":
+            steps = (rng.permutation(count) - count // 2 + 0.5) * 0.02
+            return steps.reshape(shape)
+        if name == "ties":
+            return rng.integers(-2, 3, shape).astype(np.float64)
+        if name == "special":
+            values = rng.standard_normal(shape)
+            flat = values.reshape(-1)
+            flat[rng.integers(0, count, max(1, count // 9))] = np.nan
+            flat[rng.integers(0, count, max(1, count // 9))] = np.inf
+            flat[rng.integers(0, count, max(1, count // 9))] = -np.inf
+            flat[rng.integers(0, count, max(1, count // 9))] = 1e30
+            return values
+        if name == "classes":
+            classes = rng.integers(0, int(number), shape)
+            return np.where(rng.random(shape) < 0.2, -100, classes) if count > 4 else classes
+        if name == "index":
+            return rng.integers(-int(number), int(number), shape)
+        if name == "bool":
+            return rng.random(shape) < 0.5
+        raise ValueError(f"Input: unknown kind {self.kind!r}")
+
+
+def _lay_out(values: Array, layout: str) -> Array:
+    """The same values behind other strides."""
+    if layout == "C":
+        return np.ascontiguousarray(values).reshape(values.shape)
+    if layout == "channels_last":
+        return np.ascontiguousarray(values.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    if layout == "transposed":
+        return np.ascontiguousarray(values.swapaxes(-1, -2)).swapaxes(-1, -2)
+    if layout == "reversed":
+        return np.ascontiguousarray(values[..., ::-1])[..., ::-1]
+    if layout == "expanded":
+        return np.broadcast_to(np.ascontiguousarray(values[:1]), values.shape)
+    if layout == "sliced":
+        wide = np.zeros((*values.shape[:-1], 2 * values.shape[-1]), values.dtype)
+        wide[..., ::2] = values
+        return wide[..., ::2]
+    raise ValueError(f"Input: unknown layout {layout!r}")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row: an operation, its inputs, its attributes, and what the row is there to stress.
+
+    Attributes:
+        op: the operation's name (see `operation`).
+        inputs: its tensor arguments.
+        attributes: its other arguments, by name.
+        note: what it stresses.
+        tolerance: largest allowed error of float32, relative to the largest entry.
+        smooth: whether finite differences can check its gradient.
+    """
+
+    op: str
+    inputs: tuple[Input | None, ...]
+    attributes: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
+    tolerance: float = 2e-5
+    smooth: bool = True
+
+    @property
+    def name(self) -> str:
+        """A name that is one of a kind: operation, shapes, attributes, layouts."""
+        parts = [self.op]
+        for value in self.inputs:
+            if value is None:
+                continue
+            text = "x".join(map(str, value.shape)) or "scalar"
+            if value.kind != "normal":
+                text += f":{value.kind}"
+            if value.layout != "C":
+                text += f"@{value.layout}"
+            parts.append(text)
+        parts += [f"{key}={value}" for key, value in self.attributes.items()]
+        return " ".join(parts).replace(", ", ",")
+
+    @property
+    def rng(self) -> np.random.Generator:
+        return np.random.default_rng(zlib.crc32(self.name.encode()))
+
+    def arrays(self, dtype: Any) -> list[Array | None]:
+        """The inputs as NumPy arrays, the same at every call."""
+        rng = self.rng
+        return [None if value is None else value.make(rng, dtype) for value in self.inputs]
+
+
+@dataclass
+class Outcome:
+    """What a case gave: outputs, then gradients of the differentiable inputs, on the host."""
+
+    outputs: list[Array]
+    gradients: list[Array | None]
+    tensors: list[Tensor]
+    gradient_tensors: list[Tensor | None]
+
+
+def operation(name: str) -> Callable[..., Any]:
+    """The function behind a case's op: of nn.functional, of gpucnn, a Tensor method, or a helper."""
+    if name in _HELPERS:
+        return _HELPERS[name]
+    for home in (functional, gpucnn):
+        if callable(getattr(home, name, None)):
+            return getattr(home, name)
+    return getattr(Tensor, name)
+
+
+def to_device(array: Array, device: Device) -> Tensor:
+    """A tensor with the array's values and, where it is a view, the array's kind of view."""
+    base = gpucnn.tensor(array, device=device)
+    strides = array.strides
+    if array.size > 1 and array.ndim and 0 in strides and not array.flags.owndata:
+        return gpucnn.tensor(array[:1].copy(), device=device).expand(*array.shape)
+    if any(s < 0 for s in strides):
+        turned = gpucnn.tensor(np.ascontiguousarray(array[..., ::-1]), device=device)
+        return turned[..., ::-1]
+    if array.size > 1 and array.ndim and strides[-1] == 2 * array.itemsize and array.ndim != 4:
+        wide = gpucnn.zeros(*array.shape[:-1], 2 * array.shape[-1], dtype=array.dtype)
+        wide = wide.to(device)
+        wide[..., ::2] = base
+        return wide[..., ::2]
+    return base
+
+
+def run(case: Case, device: str | Device = "cpu", dtype: Any = np.float32) -> Outcome:
+    """Run a case forward and backward on a device, with a random upstream gradient.
+
+    Args:
+        dtype: of its float inputs.
+    """
+    where = Device(device)
+    gpucnn.manual_seed(7)
+    tensors: list[Tensor | None] = []
+    for array, spec in zip(case.arrays(dtype), case.inputs):
+        tensor = None if array is None else to_device(array, where)
+        if tensor is not None and spec is not None and spec.differentiable:
+            tensor = tensor.detach().requires_grad_()
+        tensors.append(tensor)
+    result = operation(case.op)(*tensors, **case.attributes)
+    outputs = list(result) if isinstance(result, tuple) else [result]
+    roots = [y for y in outputs if y.requires_grad]
+    gradients: list[Tensor | None] = []
+    if roots:
+        wanted = [t for t in tensors if t is not None and t.requires_grad]
+        rng = np.random.default_rng(99)
+        upstream = gpucnn.tensor(
+            rng.standard_normal(roots[0].shape), dtype=roots[0].dtype, device=where
+        )
+        upstream = memory.copy(upstream, order=roots[0].order)
+        gradients = list(gpucnn.grad(roots[0], wanted, upstream, allow_unused=True))
+    return Outcome(
+        [np.asarray(y) for y in outputs],
+        [None if g is None else np.asarray(g) for g in gradients],
+        outputs,
+        gradients,
+    )
+
+
+# ---- operations that need a little arranging --------------------------------------------------
+def _getitem(x: Tensor, *index: Tensor, key: Any = None) -> Tensor:
+    return x[index if index else key]
+
+
+def _setitem(x: Tensor, value: Tensor, key: Any) -> Tensor:
+    copy = x.clone().detach()
+    copy[key] = value
+    return copy
+
+
+def _cat(*tensors: Tensor, dim: int) -> Tensor:
+    return gpucnn.cat(list(tensors), dim)
+
+
+def _binary(name: str, x: Tensor, other: Tensor | None = None, scalar: Any = None) -> Any:
+    return getattr(x, name)(scalar if other is None else other)
+
+
+def _batch_norm_train(x: Tensor, mean: Tensor, var: Tensor, w: Tensor, b: Tensor, **kw: Any) -> Any:
+    mean, var = mean.clone(), var.clone()
+    y = functional.batch_norm(x, mean, var, w, b, training=True, **kw)
+    return y, mean, var
+
+
+def _sgd(p: Tensor, g: Tensor, steps: int, **options: Any) -> Any:
+    p, buffer = p.clone(), p * 0.0 if options["momentum"] else None
+    for step in range(steps):
+        optimize.sgd_update(p, g, buffer, first=step == 0, **options)
+    return (p, buffer) if buffer is not None else p
+
+
+def _adam(p: Tensor, g: Tensor, steps: int, **options: Any) -> Any:
+    p, m, v = p.clone(), p * 0.0, p * 0.0
+    for step in range(steps):
+        optimize.adam_update(p, g, m, v, step=step + 1, **options)
+    return p, m, v
+
+
+def _cast(x: Tensor, dtype: str) -> Tensor:
+    return x.to(np.dtype(dtype))
+
+
+def _in_place(x: Tensor, other: Tensor, name: str) -> Tensor:
+    y = x.clone().detach()
+    return getattr(y, name)(other)
+
+
+_HELPERS: dict[str, Callable[..., Any]] = {
+    "getitem": _getitem,
+    "setitem": _setitem,
+    "cat": _cat,
+    "batch_norm_train": _batch_norm_train,
+    "sgd_update": _sgd,
+    "adam_update": _adam,
+    "cast": _cast,
+    "in_place": _in_place,
+    "reshape": lambda x, shape: x.reshape(shape),
+    "permute": lambda x, dims: x.permute(dims),
+    "expand": lambda x, shape: x.expand(shape),
+    "index_select": lambda x, index, dim: x.index_select(dim, index),
+    **{
+        name: functools.partial(_binary, f"__{dunder}__")
+        for name, dunder in {
+            "add": "add", "radd": "radd", "subtract": "sub", "rsubtract": "rsub",
+            "multiply": "mul", "divide": "truediv", "rdivide": "rtruediv", "power": "pow",
+            "rpower": "rpow", "equal": "eq", "not_equal": "ne", "less": "lt",
+            "less_equal": "le", "greater": "gt", "greater_equal": "ge",
+            "logical_and": "and", "logical_or": "or",
+        }.items()
+    },
+    "negative": lambda x: -x,
+    "logical_not": lambda x: ~x,
+    "batch_norm_eval": functional.batch_norm,
+}  # fmt: skip

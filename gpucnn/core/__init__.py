@@ -1,0 +1,1 @@
+"""The device, the one door for primitives, the tensor and its graph."""

@@ -1,0 +1,379 @@
+"""The tensor: an array that knows its device and how it came to be.
+
+`Tensor.data` is the plain NumPy or CuPy array. Arithmetic and the other methods are bound by
+`gpucnn.ops.methods`, which stands above this file; here they are declared.
+"""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from gpucnn import backends
+from gpucnn.core.device import CPU, Device
+from gpucnn.core.dispatch import Order, Spec, dispatch, memory_order
+
+if TYPE_CHECKING:
+    from gpucnn.core.autograd import Function
+
+Array = Any
+"""A raw array: numpy.ndarray, or cupy.ndarray on a GPU."""
+
+Number = int | float | bool
+
+
+class Tensor:
+    """An n-dimensional array on a device, with an optional gradient.
+
+    Attributes:
+        data: the NumPy or CuPy array itself, not a copy.
+        device: where it lives.
+        requires_grad: whether operations on it are recorded.
+        grad: the accumulated gradient of a leaf after `backward`, else None.
+        grad_fn: the Function that made it, None for a leaf.
+    """
+
+    __slots__ = (
+        "data", "device", "requires_grad", "grad", "grad_fn", "__weakref__",
+        "_output_index", "_version", "_grad_slot",
+    )  # fmt: skip
+
+    data: Array
+    device: Device
+    requires_grad: bool
+    grad: Tensor | None
+    grad_fn: Function | None
+
+    # NumPy must leave `array + tensor` to Tensor.__radd__.
+    __array_ufunc__ = None
+
+    def __init__(
+        self,
+        data: Array,
+        device: Device = CPU,
+        requires_grad: bool = False,
+        version: list[int] | None = None,
+    ) -> None:
+        self.data = data
+        self.device = device
+        self.requires_grad = requires_grad
+        self.grad = None
+        self.grad_fn = None
+        self._output_index = 0
+        # One counter for all views of a buffer: an in-place change of one is seen by each.
+        self._version = [0] if version is None else version
+        # Where the optimizer wants the gradient of this leaf (a view of its flat storage).
+        self._grad_slot: Tensor | None = None
+
+    def view_of(self, data: Array) -> Tensor:
+        """A tensor over `data`, which shares this tensor's buffer."""
+        return Tensor(data, self.device, version=self._version)
+
+    # ---- what it looks like -------------------------------------------------------------------
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return cast("tuple[int, ...]", self.data.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return cast("np.dtype[Any]", self.data.dtype)
+
+    @property
+    def ndim(self) -> int:
+        return cast(int, self.data.ndim)
+
+    @property
+    def order(self) -> Order:
+        """The axes from slowest to fastest in memory, None for C order."""
+        return memory_order(self.data)
+
+    @property
+    def is_leaf(self) -> bool:
+        return self.grad_fn is None
+
+    @property
+    def is_floating_point(self) -> bool:
+        return self.data.dtype.kind == "f"
+
+    def size(self, dim: int | None = None) -> Any:
+        """The shape, or the length of one dimension."""
+        return self.shape if dim is None else self.shape[dim]
+
+    def numel(self) -> int:
+        return int(self.data.size)
+
+    def dim(self) -> int:
+        return self.ndim
+
+    def __len__(self) -> int:
+        if self.ndim == 0:
+            raise TypeError("len: a 0-d tensor has no length")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __bool__(self) -> bool:
+        if self.numel() != 1:
+            raise ValueError(
+                f"bool: a tensor of shape {self.shape} has no single truth value; "
+                "use .item() on one element"
+            )
+        return bool(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __index__(self) -> int:
+        if self.data.dtype.kind not in "iub" or self.numel() != 1:
+            raise TypeError("index: only an integer tensor of one element can be an index")
+        return int(self.item())
+
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        from gpucnn.core.printing import format_tensor
+
+        return format_tensor(self)
+
+    # ---- leaving for other libraries ----------------------------------------------------------
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """The values as a NumPy array: the array itself on the cpu, a copy from elsewhere.
+
+        Raises:
+            RuntimeError: the tensor requires a gradient, which NumPy would lose.
+        """
+        if self.requires_grad:
+            raise RuntimeError("numpy: the tensor requires grad; call .detach().numpy()")
+        return self._on_host()
+
+    def _on_host(self) -> np.ndarray[Any, Any]:
+        return backends.get(self.device).to_host(self.data)
+
+    def item(self) -> Any:
+        """The value of a one-element tensor as a Python number.
+
+        Raises:
+            ValueError: it has not exactly one element.
+        """
+        if self.numel() != 1:
+            raise ValueError(f"item: the tensor has {self.numel()} elements, shape {self.shape}")
+        return self._on_host().item()
+
+    def tolist(self) -> Any:
+        """The values as nested Python lists."""
+        return self._on_host().tolist()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        host = self.detach().numpy()
+        if copy is False and (self.device is not CPU or (dtype and host.dtype != dtype)):
+            raise ValueError("__array__: a copy is needed but copy=False was asked for")
+        if copy is True and self.device is CPU:
+            host = host.copy(order="K")
+        return host if dtype is None else host.astype(dtype, copy=False)
+
+    def __dlpack__(self, **arguments: Any) -> Any:
+        if self.requires_grad:
+            raise RuntimeError("__dlpack__: the tensor requires grad; call .detach() first")
+        return self.data.__dlpack__(**arguments)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return cast("tuple[int, int]", self.data.__dlpack_device__())
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        if self.device.type != "cuda":
+            raise AttributeError(f"__cuda_array_interface__: the tensor is on {self.device}")
+        return cast("dict[str, Any]", self.data.__cuda_array_interface__)
+
+    # ---- the graph ----------------------------------------------------------------------------
+    def detach(self) -> Tensor:
+        """The same values outside the graph; shares the buffer."""
+        return self.view_of(self.data)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Set `requires_grad` of a leaf in place.
+
+        Raises:
+            RuntimeError: the tensor is not a leaf, or its dtype is not floating.
+        """
+        if requires_grad and not self.is_floating_point:
+            raise RuntimeError(f"requires_grad_: only float tensors, got {self.dtype}")
+        if not requires_grad and self.grad_fn is not None:
+            raise RuntimeError("requires_grad_: only for leaves; use .detach()")
+        self.requires_grad = requires_grad
+        return self
+
+    def retain_grad(self) -> None:
+        """Keep the gradient of this non-leaf in `.grad` too."""
+        if self.grad_fn is not None:
+            self.grad_fn._retained[self._output_index] = weakref.ref(self)
+
+    def backward(
+        self,
+        gradient: Tensor | None = None,
+        retain_graph: bool = False,
+        create_graph: bool = False,
+    ) -> None:
+        """Add the gradient of this tensor to `.grad` of every leaf that it depends on.
+
+        Args:
+            gradient: d(loss)/d(self), of this shape; may be left out for one element (then 1).
+            retain_graph: keep what the graph saved, for another call.
+            create_graph: gradients of gradients; not part of this engine.
+
+        Raises:
+            RuntimeError: no graph, a freed graph, a missing or misshapen gradient, a saved tensor
+                changed in place, or `create_graph`.
+        """
+        from gpucnn.core.autograd import run_backward
+
+        run_backward([self], [gradient], retain_graph=retain_graph, create_graph=create_graph)
+
+    if TYPE_CHECKING:
+        # Bound by gpucnn.ops.methods; the meaning is that of the PyTorch method of this name.
+        def __add__(self, other: Any) -> Tensor: ...
+        def __radd__(self, other: Any) -> Tensor: ...
+        def __sub__(self, other: Any) -> Tensor: ...
+        def __rsub__(self, other: Any) -> Tensor: ...
+        def __mul__(self, other: Any) -> Tensor: ...
+        def __rmul__(self, other: Any) -> Tensor: ...
+        def __truediv__(self, other: Any) -> Tensor: ...
+        def __rtruediv__(self, other: Any) -> Tensor: ...
+        def __pow__(self, other: Any) -> Tensor: ...
+        def __rpow__(self, other: Any) -> Tensor: ...
+        def __matmul__(self, other: Any) -> Tensor: ...
+        def __neg__(self) -> Tensor: ...
+        def __abs__(self) -> Tensor: ...
+        def __invert__(self) -> Tensor: ...
+        def __and__(self, other: Any) -> Tensor: ...
+        def __or__(self, other: Any) -> Tensor: ...
+        def __lt__(self, other: Any) -> Tensor: ...
+        def __le__(self, other: Any) -> Tensor: ...
+        def __gt__(self, other: Any) -> Tensor: ...
+        def __ge__(self, other: Any) -> Tensor: ...
+        def __eq__(self, other: Any) -> Tensor: ...  # type: ignore[override]
+        def __ne__(self, other: Any) -> Tensor: ...  # type: ignore[override]
+        def __getitem__(self, key: Any) -> Tensor: ...
+        def __setitem__(self, key: Any, value: Any) -> None: ...
+        def add_(self, other: Any) -> Tensor: ...
+        def sub_(self, other: Any) -> Tensor: ...
+        def mul_(self, other: Any) -> Tensor: ...
+        def div_(self, other: Any) -> Tensor: ...
+        def zero_(self) -> Tensor: ...
+        def fill_(self, value: Number) -> Tensor: ...
+        def copy_(self, source: Tensor) -> Tensor: ...
+        def exp(self) -> Tensor: ...
+        def log(self) -> Tensor: ...
+        def sqrt(self) -> Tensor: ...
+        def abs(self) -> Tensor: ...
+        def relu(self) -> Tensor: ...
+        def sigmoid(self) -> Tensor: ...
+        def tanh(self) -> Tensor: ...
+        def pow(self, exponent: Any) -> Tensor: ...
+        def square(self) -> Tensor: ...
+        def clamp(self, min: Number | None = None, max: Number | None = None) -> Tensor: ...
+        def sum(self, dim: Any = None, keepdim: bool = False) -> Tensor: ...
+        def mean(self, dim: Any = None, keepdim: bool = False) -> Tensor: ...
+        def var(self, dim: Any = None, unbiased: bool = True, keepdim: bool = False) -> Tensor: ...
+        def max(self, dim: int | None = None, keepdim: bool = False) -> Any: ...
+        def min(self, dim: int | None = None, keepdim: bool = False) -> Any: ...
+        def amax(self, dim: Any = None, keepdim: bool = False) -> Tensor: ...
+        def amin(self, dim: Any = None, keepdim: bool = False) -> Tensor: ...
+        def argmax(self, dim: int | None = None, keepdim: bool = False) -> Tensor: ...
+        def argmin(self, dim: int | None = None, keepdim: bool = False) -> Tensor: ...
+        def softmax(self, dim: int) -> Tensor: ...
+        def log_softmax(self, dim: int) -> Tensor: ...
+        def matmul(self, other: Tensor) -> Tensor: ...
+        def reshape(self, *shape: Any) -> Tensor: ...
+        def view(self, *shape: Any) -> Tensor: ...
+        def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor: ...
+        def transpose(self, dim0: int, dim1: int) -> Tensor: ...
+        def permute(self, *dims: Any) -> Tensor: ...
+        def squeeze(self, dim: int | None = None) -> Tensor: ...
+        def unsqueeze(self, dim: int) -> Tensor: ...
+        def expand(self, *shape: Any) -> Tensor: ...
+        def contiguous(self) -> Tensor: ...
+        def index_select(self, dim: int, index: Tensor) -> Tensor: ...
+        def clone(self) -> Tensor: ...
+        def to(self, *target: Any, **options: Any) -> Tensor: ...
+        def cpu(self) -> Tensor: ...
+        def cuda(self, index: int | None = None) -> Tensor: ...
+        def float(self) -> Tensor: ...
+        def double(self) -> Tensor: ...
+        def long(self) -> Tensor: ...
+        @property
+        def T(self) -> Tensor: ...
+
+
+class Primitive:
+    """A declared primitive: calling it with tensors runs it on their device.
+
+    `rule` is the declaration: it takes the call's inputs and attributes and returns the `Spec` of
+    each output. Attributes named shape, dtype or order only describe an output, and are not passed
+    on. `mutates` numbers the inputs that the primitive changes in place.
+    """
+
+    def __init__(self, rule: Callable[..., list[Spec]], mutates: tuple[int, ...] = ()) -> None:
+        self.rule = rule
+        self.name: str = rule.__name__
+        self.mutates = mutates
+        self.signature = inspect.signature(rule)
+        self._describing = {"shape", "dtype", "order"} & self.signature.parameters.keys()
+        self.__doc__ = rule.__doc__
+
+    def __call__(self, *inputs: Any, out: Tensor | None = None, **attributes: Any) -> Any:
+        """One Tensor, or a tuple where the rule declares several outputs, None for none.
+
+        `out` is an existing tensor to write into; its version counts up.
+        """
+        device = None
+        arrays = []
+        for value in inputs:
+            if isinstance(value, Tensor):
+                if device is None:
+                    device = value.device
+                elif value.device is not device:
+                    raise RuntimeError(
+                        f"{self.name}: one tensor is on {device} but another on {value.device}; "
+                        "move one with .to(...)"
+                    )
+                arrays.append(value.data)
+            else:
+                arrays.append(value)
+        if out is not None:
+            dispatch(self.name, out.device, arrays, (), attributes, (out.data,))
+            out._version[0] += 1
+            return out
+        if device is None:
+            raise TypeError(f"{self.name}: no tensor among the arguments")
+        specs = self.rule(*inputs, **attributes)
+        for name in self._describing:
+            attributes.pop(name, None)
+        results = dispatch(self.name, device, arrays, specs, attributes)
+        for number in self.mutates:
+            if inputs[number] is not None:
+                inputs[number]._version[0] += 1
+        if len(results) == 1:
+            return Tensor(results[0], device)
+        return tuple(Tensor(array, device) for array in results) if results else None
+
+
+def primitive(rule: Callable[..., list[Spec]]) -> Primitive:
+    """Declare a primitive by its inference rule (a decorator)."""
+    return Primitive(rule)
+
+
+def mutating(*numbers: int) -> Callable[[Callable[..., list[Spec]]], Primitive]:
+    """Declare a primitive that changes the inputs of these numbers in place (a decorator)."""
+    return lambda rule: Primitive(rule, numbers)
+
+
+__all__ = ["Array", "Number", "Primitive", "Spec", "Tensor", "mutating", "primitive"]

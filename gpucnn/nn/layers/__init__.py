@@ -1,0 +1,1 @@
+"""The layers, each a thin Module over its function in `gpucnn.nn.functional`."""

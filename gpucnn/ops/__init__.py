@@ -1,0 +1,1 @@
+"""The operations: checks, gradients, and calls of primitives. One family a file."""

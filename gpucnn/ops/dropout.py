@@ -1,0 +1,53 @@
+"""Dropout (Srivastava et al. 2014), with the same mask on every device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpucnn import random
+from gpucnn.core.autograd import Function
+from gpucnn.core.dispatch import Spec
+from gpucnn.core.tensor import Tensor, primitive
+from gpucnn.ops.activation import check_tensor
+from gpucnn.ops.view import fill_like
+
+
+@primitive
+def dropout(x: Tensor, *, p: float, key: tuple[int, int]) -> list[Spec]:
+    """y[i] = x[i] / (1 - p) where random word number i of Philox stream `key` >= p 2^32, else 0.
+
+    i counts elements in C order of the shape, whatever the memory order.
+    """
+    return [Spec(x.shape, x.dtype, x.order)]
+
+
+class Dropout(Function):
+    """Elements kept with probability 1 - p and scaled up; the mask is drawn again in backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, p: float, key: tuple[int, int]) -> Tensor:
+        ctx.p, ctx.key = p, key
+        return dropout(x, p=p, key=key)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return dropout(dy, p=ctx.p, key=ctx.key), None, None
+
+
+def drop(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
+    """Each element set to 0 with probability p, the others multiplied by 1 / (1 - p).
+
+    Raises:
+        ValueError: p is not in [0, 1].
+        TypeError: the input is not a float tensor.
+    """
+    x = check_tensor("dropout", input)
+    if not 0.0 <= p <= 1.0:
+        raise ValueError(f"dropout: p must be in [0, 1], got {p}")
+    if x.dtype.kind != "f":
+        raise TypeError(f"dropout: input must be of floats, got {x.dtype}; use .float()")
+    if not training or p == 0.0:
+        return x
+    if p == 1.0:
+        return x * 0.0 if x.requires_grad else fill_like(x, 0.0)
+    return Dropout.apply(x, float(p), random.next_key())

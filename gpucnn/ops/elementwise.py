@@ -1,0 +1,355 @@
+"""Elementwise arithmetic with broadcasting, its gradients, and its in-place forms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gpucnn.core import memory
+from gpucnn.core.autograd import Function, is_grad_enabled, no_grad
+from gpucnn.core.dispatch import Spec
+from gpucnn.core.memory import bool_, float32
+from gpucnn.core.tensor import Number, Tensor, primitive
+from gpucnn.ops.broadcasting import (
+    Operand,
+    bool_tensor,
+    broadcast_shapes,
+    broadcast_spec,
+    cast,
+    common_dtype,
+    operand,
+    same_device,
+    shape_of,
+    unbroadcast,
+)
+
+_TO_BOOL = {
+    "equal", "not_equal", "less", "less_equal", "greater", "greater_equal",
+    "logical_and", "logical_or",
+}  # fmt: skip
+
+
+@primitive
+def unary(x: Tensor, *, op: str) -> list[Spec]:
+    """y = op(x): negative exp log sqrt absolute sign reciprocal relu sigmoid tanh logical_not."""
+    return [Spec(x.shape, x.dtype, x.order)]
+
+
+@primitive
+def binary(a: Operand, b: Operand, *, op: str) -> list[Spec]:
+    """y = a op b with broadcasting; one of the two may be a Python number."""
+    if op.endswith("_backward"):  # b is the forward result: the gradient lies as it does
+        return [Spec(b.shape, b.dtype, b.order)]
+    return [broadcast_spec(op, bool_ if op in _TO_BOOL else None, a, b)]
+
+
+@primitive
+def where(condition: Tensor, a: Operand, b: Operand) -> list[Spec]:
+    """y = a where the condition holds, else b."""
+    dtype = next((v.dtype for v in (a, b) if isinstance(v, Tensor)), float32)
+    return [broadcast_spec("where", dtype, condition, *(v for v in (a, b)))]
+
+
+class Add(Function):
+    """a + b."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Operand, b: Operand) -> Tensor:
+        ctx.shapes = shape_of(a), shape_of(b)
+        return binary(a, b, op="add")
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        needs = ctx.needs_input_grad
+        return tuple(unbroadcast(dy, s) if n else None for n, s in zip(needs, ctx.shapes))
+
+
+class Subtract(Function):
+    """a - b."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Operand, b: Operand) -> Tensor:
+        ctx.shapes = shape_of(a), shape_of(b)
+        return binary(a, b, op="subtract")
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        need_a, need_b = ctx.needs_input_grad
+        da = unbroadcast(dy, ctx.shapes[0]) if need_a else None
+        db = unary(unbroadcast(dy, ctx.shapes[1]), op="negative") if need_b else None
+        return da, db
+
+
+class Multiply(Function):
+    """a * b; da = dy * b, db = dy * a."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Operand, b: Operand) -> Tensor:
+        _save_operands(ctx, a, b)
+        return binary(a, b, op="multiply")
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        (a, b), (need_a, need_b) = _saved_operands(ctx), ctx.needs_input_grad
+        da = unbroadcast(binary(dy, b, op="multiply"), ctx.shapes[0]) if need_a else None
+        db = unbroadcast(binary(dy, a, op="multiply"), ctx.shapes[1]) if need_b else None
+        return da, db
+
+
+class Divide(Function):
+    """a / b; da = dy / b, db = -dy * a / b^2."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Operand, b: Operand) -> Tensor:
+        _save_operands(ctx, a, b)
+        return binary(a, b, op="divide")
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        (a, b), (need_a, need_b) = _saved_operands(ctx), ctx.needs_input_grad
+        over_b = binary(dy, b, op="divide")
+        da = unbroadcast(over_b, ctx.shapes[0]) if need_a else None
+        db = None
+        if need_b:
+            slope = unary(binary(a, b, op="divide"), op="negative")
+            db = unbroadcast(binary(over_b, slope, op="multiply"), ctx.shapes[1])
+        return da, db
+
+
+class Power(Function):
+    """a ** b; da = dy * b * a^(b-1), db = dy * a^b * log(a), both 0 where the factor b or a is."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Operand, b: Operand) -> Tensor:
+        _save_operands(ctx, a, b)
+        return binary(a, b, op="power")
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        (a, b), (need_a, need_b) = _saved_operands(ctx), ctx.needs_input_grad
+        da = db = None
+        if need_a:
+            less_one = b - 1 if not isinstance(b, Tensor) else binary(b, 1, op="subtract")
+            slope = binary(binary(a, less_one, op="power"), b, op="multiply")
+            if isinstance(b, Tensor):
+                slope = where(binary(b, 0, op="equal"), 0, slope)
+            elif b == 0:
+                slope = memory.full(a.shape, 0, a.dtype, a.device, a.order)
+            da = unbroadcast(binary(dy, slope, op="multiply"), ctx.shapes[0])
+        if need_b:
+            y = binary(a, b, op="power")
+            if isinstance(a, Tensor):
+                log_a, zero = unary(a, op="log"), binary(a, 0, op="equal")
+            else:
+                like = memory.full((), a, b.dtype, b.device)
+                log_a, zero = unary(like, op="log"), binary(like, 0, op="equal")
+            slope = where(zero, 0, binary(y, log_a, op="multiply"))
+            db = unbroadcast(binary(dy, slope, op="multiply"), ctx.shapes[1])
+        return da, db
+
+
+class Extremum(Function):
+    """The larger (or smaller) of a and b; at a tie each gets half of the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Operand, b: Operand, op: str) -> Tensor:
+        _save_operands(ctx, a, b)
+        ctx.op = op
+        return binary(a, b, op=op)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        a, b = _saved_operands(ctx)
+        loses = "less" if ctx.op == "maximum" else "greater"
+        # Written by who loses, so that a NaN, which compares with nothing, passes the gradient on.
+        shared = where(binary(a, b, op="equal"), binary(dy, 0.5, op="multiply"), dy)
+        first = where(binary(a, b, op=loses), 0, shared)
+        second = where(binary(b, a, op=loses), 0, shared)
+        needs = ctx.needs_input_grad
+        da = unbroadcast(first, ctx.shapes[0]) if needs[0] else None
+        return da, unbroadcast(second, ctx.shapes[1]) if needs[1] else None, None
+
+
+class Where(Function):
+    """a where the condition holds, else b."""
+
+    @staticmethod
+    def forward(ctx: Any, condition: Tensor, a: Operand, b: Operand) -> Tensor:
+        ctx.save_for_backward(condition)
+        ctx.shapes = shape_of(a), shape_of(b)
+        return where(condition, a, b)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        (condition,) = ctx.saved_tensors
+        _, need_a, need_b = ctx.needs_input_grad
+        da = unbroadcast(where(condition, dy, 0), ctx.shapes[0]) if need_a else None
+        db = unbroadcast(where(condition, 0, dy), ctx.shapes[1]) if need_b else None
+        return None, da, db
+
+
+def _save_operands(ctx: Any, a: Operand, b: Operand) -> None:
+    ctx.shapes = shape_of(a), shape_of(b)
+    ctx.numbers = [None if isinstance(v, Tensor) else v for v in (a, b)]
+    ctx.save_for_backward(*(v if isinstance(v, Tensor) else None for v in (a, b)))
+
+
+def _saved_operands(ctx: Any) -> list[Operand]:
+    tensors = ctx.saved_tensors
+    return [n if t is None else t for t, n in zip(tensors, ctx.numbers)]
+
+
+def _binary(function: type[Function], name: str, *extra: Any, float_only: bool = False) -> Any:
+    def call(input: Any, other: Any) -> Tensor:
+        a, b = common_dtype(name, operand(name, input), operand(name, other))
+        if float_only or name == "power":
+            a, b = _floats(name, a, b)
+        broadcast_shapes(name, a, b)
+        return function.apply(a, b, *extra)
+
+    call.__name__ = name
+    call.__doc__ = f"{(function.__doc__ or '').rstrip('.')}, with broadcasting; PyTorch's dtypes."
+    return call
+
+
+def _floats(name: str, a: Operand, b: Operand) -> tuple[Operand, Operand]:
+    """Integers divide as floats; integer powers stay integers where the exponent is not negative."""
+    tensors = [v for v in (a, b) if isinstance(v, Tensor)]
+    if tensors[0].dtype.kind == "f":
+        return a, b
+    if name == "power" and tensors[0].dtype != bool_:
+        return a, b
+    return tuple(cast(v, float32) if isinstance(v, Tensor) else v for v in (a, b))  # type: ignore[return-value]
+
+
+add = _binary(Add, "add")
+subtract = _binary(Subtract, "subtract")
+multiply = _binary(Multiply, "multiply")
+divide = _binary(Divide, "divide", float_only=True)
+power = _binary(Power, "power")
+maximum = _binary(Extremum, "maximum", "maximum")
+minimum = _binary(Extremum, "minimum", "minimum")
+
+
+def _comparison(name: str) -> Any:
+    def call(input: Any, other: Any) -> Tensor:
+        a, b = common_dtype(name, operand(name, input), operand(name, other))
+        return binary(a, b, op=name)
+
+    call.__name__ = name
+    call.__doc__ = f"The bool tensor of input {name.replace('_', ' ')} other, with broadcasting."
+    return call
+
+
+equal = _comparison("equal")
+not_equal = _comparison("not_equal")
+less = _comparison("less")
+less_equal = _comparison("less_equal")
+greater = _comparison("greater")
+greater_equal = _comparison("greater_equal")
+
+
+def logical_and(input: Tensor, other: Tensor) -> Tensor:
+    """input and other, of bool tensors."""
+    call = "logical_and"
+    a, b = bool_tensor(call, "input", input), bool_tensor(call, "other", other)
+    same_device(call, input=a, other=b)
+    return binary(a, b, op=call)
+
+
+def logical_or(input: Tensor, other: Tensor) -> Tensor:
+    """input or other, of bool tensors."""
+    call = "logical_or"
+    a, b = bool_tensor(call, "input", input), bool_tensor(call, "other", other)
+    same_device(call, input=a, other=b)
+    return binary(a, b, op=call)
+
+
+def logical_not(input: Tensor) -> Tensor:
+    """not input, of a bool tensor."""
+    return unary(bool_tensor("logical_not", "input", input), op="logical_not")
+
+
+def select(condition: Tensor, input: Any, other: Any) -> Tensor:
+    """`input` where the bool tensor `condition` holds, else `other` (torch.where)."""
+    a, b = operand("where", input), operand("where", other)
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        a, b = common_dtype("where", a, b)
+    mask = bool_tensor("where", "condition", condition)
+    same_device("where", condition=mask, input=a, other=b)
+    broadcast_shapes("where", mask, a, b)
+    return Where.apply(mask, a, b)
+
+
+def clamp(input: Tensor, min: Number | None = None, max: Number | None = None) -> Tensor:
+    """The input limited to [min, max]; a value outside has gradient 0, one on a limit keeps it."""
+    if min is None and max is None:
+        raise ValueError("clamp: min or max must be given")
+    with no_grad():
+        limited = input
+        if min is not None:
+            limited = maximum(limited, min)
+        if max is not None:
+            limited = minimum(limited, max)
+        inside = equal(limited, input)
+    return select(inside, input, limited)
+
+
+# ---- in place ---------------------------------------------------------------------------------
+def check_in_place(call: str, target: Tensor) -> None:
+    """Refuse to change a tensor that the graph still needs.
+
+    Raises:
+        RuntimeError: the tensor requires grad and recording is on.
+    """
+    if target.requires_grad and is_grad_enabled():
+        raise RuntimeError(
+            f"{call}: the tensor requires grad; change it in place only under gpucnn.no_grad()"
+        )
+
+
+def _in_place(op: str, name: str) -> Any:
+    def call(self: Tensor, other: Any) -> Tensor:
+        check_in_place(name, self)
+        value = operand(name, other)
+        if isinstance(value, Tensor):
+            same_device(name, self=self, other=value)
+            if broadcast_shapes(name, self, value) != self.shape:
+                raise ValueError(f"{name}: {value.shape} does not broadcast into {self.shape}")
+            value = cast(value.detach(), self.dtype)
+        elif isinstance(value, float) and self.dtype.kind != "f":
+            raise TypeError(f"{name}: a float cannot be stored in a tensor of {self.dtype}")
+        if op == "divide" and self.dtype.kind != "f":
+            raise TypeError(f"{name}: the result is a float, the tensor is {self.dtype}")
+        return binary(self.detach(), value, op=op, out=self)
+
+    call.__name__ = name
+    call.__doc__ = f"self = self {op} other, in place."
+    return call
+
+
+add_ = _in_place("add", "add_")
+sub_ = _in_place("subtract", "sub_")
+mul_ = _in_place("multiply", "mul_")
+div_ = _in_place("divide", "div_")
+
+
+def fill_(self: Tensor, value: Number) -> Tensor:
+    """Set every element, in place."""
+    check_in_place("fill_", self)
+    return memory.fill(self, value)
+
+
+def zero_(self: Tensor) -> Tensor:
+    """Set every element to 0, in place."""
+    return fill_(self, 0)
+
+
+def copy_(self: Tensor, source: Tensor) -> Tensor:
+    """Copy the values of `source` (broadcast, cast, from any device) into this tensor."""
+    check_in_place("copy_", self)
+    value = source.detach()
+    if value.device is not self.device:
+        value = value.to(self.device)
+    if broadcast_shapes("copy_", self, value) != self.shape:
+        raise ValueError(f"copy_: {source.shape} does not broadcast into {self.shape}")
+    return memory.copy(value, out=self)

@@ -1,0 +1,114 @@
+"""Binds the operations to the tensor: `x + y`, `x.exp()`, `x[0]`, ...
+
+The tensor stands below the operations and does not know them; its file declares these names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gpucnn.core.device import Device
+from gpucnn.core.memory import float32, float64, int64
+from gpucnn.core.tensor import Tensor
+from gpucnn.ops import activation, elementwise, index, linear, reduction, softmax, view
+
+
+def _reflected(function: Callable[..., Tensor]) -> Callable[[Tensor, Any], Tensor]:
+    return lambda self, other: function(other, self)
+
+
+def _operator(function: Callable[..., Tensor]) -> Callable[[Tensor, Any], Any]:
+    """An operator leaves operands it does not know to the other side."""
+
+    def method(self: Tensor, other: Any) -> Any:
+        if not isinstance(other, (Tensor, bool, int, float)) and not hasattr(other, "dtype"):
+            return NotImplemented
+        return function(self, other)
+
+    return method
+
+
+_METHODS: dict[str, Any] = {
+    "__add__": _operator(elementwise.add),
+    "__radd__": _reflected(elementwise.add),
+    "__sub__": _operator(elementwise.subtract),
+    "__rsub__": _reflected(elementwise.subtract),
+    "__mul__": _operator(elementwise.multiply),
+    "__rmul__": _reflected(elementwise.multiply),
+    "__truediv__": _operator(elementwise.divide),
+    "__rtruediv__": _reflected(elementwise.divide),
+    "__pow__": _operator(elementwise.power),
+    "__rpow__": _reflected(elementwise.power),
+    "__matmul__": linear.product,
+    "__neg__": activation.negative,
+    "__abs__": activation.absolute,
+    "__invert__": elementwise.logical_not,
+    "__and__": elementwise.logical_and,
+    "__or__": elementwise.logical_or,
+    "__lt__": _operator(elementwise.less),
+    "__le__": _operator(elementwise.less_equal),
+    "__gt__": _operator(elementwise.greater),
+    "__ge__": _operator(elementwise.greater_equal),
+    "__eq__": _operator(elementwise.equal),
+    "__ne__": _operator(elementwise.not_equal),
+    "__iadd__": elementwise.add_,
+    "__isub__": elementwise.sub_,
+    "__imul__": elementwise.mul_,
+    "__itruediv__": elementwise.div_,
+    "__getitem__": index.getitem,
+    "__setitem__": index.setitem,
+    "add_": elementwise.add_,
+    "sub_": elementwise.sub_,
+    "mul_": elementwise.mul_,
+    "div_": elementwise.div_,
+    "zero_": elementwise.zero_,
+    "fill_": elementwise.fill_,
+    "copy_": elementwise.copy_,
+    "exp": activation.exp,
+    "log": activation.log,
+    "sqrt": activation.sqrt,
+    "abs": activation.absolute,
+    "relu": activation.relu,
+    "sigmoid": activation.sigmoid,
+    "tanh": activation.tanh,
+    "pow": elementwise.power,
+    "square": lambda self: self * self,
+    "clamp": elementwise.clamp,
+    "sum": reduction.sum,
+    "mean": reduction.mean,
+    "var": reduction.var,
+    "max": reduction.max,
+    "min": reduction.min,
+    "amax": reduction.amax,
+    "amin": reduction.amin,
+    "argmax": reduction.argmax,
+    "argmin": reduction.argmin,
+    "softmax": lambda self, dim: softmax.along_axis("softmax", self, dim, None, False),
+    "log_softmax": lambda self, dim: softmax.along_axis("log_softmax", self, dim, None, True),
+    "matmul": linear.product,
+    "reshape": view.reshape,
+    "view": view.reshape,
+    "flatten": view.flatten,
+    "transpose": view.transpose,
+    "permute": view.permute,
+    "squeeze": view.squeeze,
+    "unsqueeze": view.unsqueeze,
+    "expand": view.expand,
+    "contiguous": view.contiguous,
+    "index_select": index.index_select,
+    "clone": view.clone,
+    "to": view.to,
+    "cpu": lambda self: view.to(self, "cpu"),
+    "cuda": lambda self, index=None: view.to(self, Device("cuda", index)),
+    "float": lambda self: view.to(self, float32),
+    "double": lambda self: view.to(self, float64),
+    "long": lambda self: view.to(self, int64),
+    "T": property(lambda self: view.permute(self, *reversed(range(self.ndim)))),
+}
+
+
+def bind() -> None:
+    """Give `Tensor` its operators and methods."""
+    for name, method in _METHODS.items():
+        setattr(Tensor, name, method)

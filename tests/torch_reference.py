@@ -1,0 +1,127 @@
+"""The table of cases in PyTorch, float64 on the cpu."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from gpucnn.cases import Case
+
+_DUNDER = {
+    "add": "add", "radd": "radd", "subtract": "sub", "rsubtract": "rsub", "multiply": "mul",
+    "divide": "truediv", "rdivide": "rtruediv", "power": "pow", "rpower": "rpow", "equal": "eq",
+    "not_equal": "ne", "less": "lt", "less_equal": "le", "greater": "gt", "greater_equal": "ge",
+    "logical_and": "and", "logical_or": "or",
+}  # fmt: skip
+
+
+def _binary(op: str) -> Any:
+    def call(x: Any, other: Any = None, scalar: Any = None) -> Any:
+        return getattr(x, f"__{_DUNDER[op]}__")(scalar if other is None else other)
+
+    return call
+
+
+def _batch_norm_train(x: Any, mean: Any, var: Any, w: Any, b: Any, **kw: Any) -> Any:
+    mean, var = mean.clone(), var.clone()
+    return F.batch_norm(x, mean, var, w, b, training=True, **kw), mean, var
+
+
+def _sgd(p: Any, g: Any, steps: int, **o: Any) -> Any:
+    p = p.clone().requires_grad_()
+    keys = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")
+    optimizer = torch.optim.SGD([p], **{k: o[k] for k in keys})
+    for _ in range(steps):
+        p.grad = g.clone()
+        optimizer.step()
+    if not o["momentum"]:
+        return p.detach()
+    return p.detach(), optimizer.state[p]["momentum_buffer"]
+
+
+def _adam(p: Any, g: Any, steps: int, **o: Any) -> Any:
+    p = p.clone().requires_grad_()
+    kind = torch.optim.AdamW if o["decoupled"] else torch.optim.Adam
+    optimizer = kind(
+        [p], lr=o["lr"], betas=(o["beta1"], o["beta2"]), eps=o["eps"],
+        weight_decay=o["weight_decay"], maximize=o["maximize"],
+    )  # fmt: skip
+    for _ in range(steps):
+        p.grad = g.clone()
+        optimizer.step()
+    state = optimizer.state[p]
+    return p.detach(), state["exp_avg"], state["exp_avg_sq"]
+
+
+def _setitem(x: Any, value: Any, key: Any) -> Any:
+    copy = x.detach().clone()
+    copy[key] = value.detach()
+    return copy
+
+
+def _getitem(x: Any, *index: Any, key: Any = None) -> Any:
+    if index:
+        return x[index]
+    if any(isinstance(k, slice) and k.step is not None and k.step < 0 for k in key):
+        return x.flip(-1).unsqueeze(-1)  # torch has no negative steps; the one key of the table
+    return x[key]
+
+
+_SPECIAL = {
+    "batch_norm_train": _batch_norm_train,
+    "batch_norm_eval": F.batch_norm,
+    "sgd_update": _sgd,
+    "adam_update": _adam,
+    "setitem": _setitem,
+    "getitem": _getitem,
+    "cat": lambda *tensors, dim: torch.cat(tensors, dim),
+    "negative": lambda x: -x,
+    "logical_not": lambda x: ~x,
+    "cast": lambda x, dtype: x.to(getattr(torch, dtype)),
+    "in_place": lambda x, other, name: getattr(x.detach().clone(), name)(other.detach()),
+    "permute": lambda x, dims: x.permute(dims),
+    "reshape": lambda x, shape: x.reshape(shape),
+    "expand": lambda x, shape: x.expand(shape),
+    "index_select": lambda x, index, dim: x.index_select(dim, index % x.shape[dim]),
+    "sum": lambda x, dim=None, keepdim=False: x.sum(dim, keepdim),
+    "max": lambda x, dim=None: x.max() if dim is None else tuple(x.max(dim)),
+    "min": lambda x, dim=None: x.min() if dim is None else tuple(x.min(dim)),
+    "abs": torch.abs,
+    **{op: _binary(op) for op in _DUNDER},
+}
+
+
+def _operation(name: str) -> Any:
+    if name in _SPECIAL:
+        return _SPECIAL[name]
+    for home in (F, torch, torch.Tensor):
+        if hasattr(home, name):
+            return getattr(home, name)
+    raise KeyError(name)
+
+
+def run(case: Case) -> tuple[list[np.ndarray[Any, Any]], list[np.ndarray[Any, Any] | None]]:
+    """Outputs and gradients of a case, with the upstream gradient that `gpucnn.cases.run` draws."""
+    tensors = []
+    for array, spec in zip(case.arrays(np.float64), case.inputs):
+        tensor = None if array is None else torch.from_numpy(np.array(array))
+        if tensor is not None and spec is not None and spec.differentiable:
+            tensor.requires_grad_()
+        tensors.append(tensor)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # notes on speed
+        result = _operation(case.op)(*tensors, **case.attributes)
+    outputs = list(result) if isinstance(result, tuple) else [result]
+    roots = [y for y in outputs if y.requires_grad]
+    gradients: list[np.ndarray[Any, Any] | None] = []
+    if roots:
+        wanted = [t for t in tensors if t is not None and t.requires_grad]
+        upstream = np.random.default_rng(99).standard_normal(tuple(roots[0].shape))
+        given = torch.from_numpy(np.asarray(upstream))
+        found = torch.autograd.grad(roots[0], wanted, given, allow_unused=True)
+        gradients = [None if g is None else g.numpy() for g in found]
+    return [y.detach().numpy() for y in outputs], gradients
