@@ -103,17 +103,21 @@ class EventClock:
 
 
 def clock(device: Device) -> Clock:
-    """The clock of a device.
+    """The clock of a device that is not emulated."""
+    return EventClock(device) if device.type == "cuda" else HostClock()
+
+
+def refuse_emulated(device: Device) -> None:
+    """See that a device's timings mean something.
 
     Raises:
         ValueError: the device is emulated.
     """
     if device.type == "emulated":
         raise ValueError(
-            "device emulated executes CUDA kernels on the host to check them; "
+            "bench: device emulated executes CUDA kernels on the host to check them; "
             "nothing emulated is ever a timing (choose cpu or cuda)"
         )
-    return EventClock(device) if device.type == "cuda" else HostClock()
 
 
 def measure(

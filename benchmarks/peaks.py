@@ -6,6 +6,7 @@ depend on the machine, its clock, its neighbours and the number of threads.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -44,9 +45,8 @@ class Peaks:
     copy: Mapping[int, float]
 
     def copy_for(self, size: int) -> float:
-        """The peak for a row that moves `size` bytes: of the smallest copy that is as large."""
-        fitting = [at for at in sorted(self.copy) if at >= size]
-        return self.copy[fitting[0] if fitting else max(self.copy)]
+        """The peak for a row that moves `size` bytes: of the copy nearest in size, by ratio."""
+        return self.copy[min(self.copy, key=lambda at: abs(math.log(at / max(size, 1))))]
 
     def __str__(self) -> str:
         copies = ", ".join(

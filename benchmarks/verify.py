@@ -9,7 +9,7 @@ import numpy as np
 from gpucnn.benchmarks.row import Array, Call, Row
 
 
-class WrongResult(Exception):
+class WrongResult(RuntimeError):
     """A row gave another result than the float64 reference."""
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-
-from gpucnn.core.autograd import Function, enable_grad, grad, is_grad_enabled, no_grad
+from gpucnn.core.autograd import Function, enable_grad, is_grad_enabled, no_grad
+from gpucnn.core.backward import grad
 from gpucnn.core.device import Device as device
 from gpucnn.core.device import default_device, set_default_device
 from gpucnn.core.gradcheck import gradcheck

@@ -12,6 +12,9 @@
 #include "real.cuh"
 
 constexpr int BLOCK = 256;
+// Blocks that must fit a multiprocessor: 64 registers a thread. Without it the compiler aims lower
+// and spills.
+constexpr int BLOCKS = 4;
 
 struct Layout {
   int channels, inner, rows;
@@ -64,7 +67,7 @@ __device__ __forceinline__ Moments merge(const Moments& a, const Moments& b) {
 }
 
 // Moments of each channel over the block's range of rows, less the channel's first element.
-extern "C" __global__ void __launch_bounds__(BLOCK) batch_norm_moments(
+extern "C" __global__ void __launch_bounds__(BLOCK, BLOCKS) batch_norm_moments(
     const real* __restrict__ x,  // (outer, C, inner)
     real* __restrict__ partial,  // (3, blocks along rows, C): count, mean, squares
     Layout layout) {
@@ -89,7 +92,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK) batch_norm_moments(
 }
 
 // mean and variance from the partial moments, the same way in every run.
-extern "C" __global__ void __launch_bounds__(BLOCK) batch_norm_moments_finish(
+extern "C" __global__ void __launch_bounds__(BLOCK, BLOCKS) batch_norm_moments_finish(
     const real* __restrict__ x,        // (outer, C, inner)
     const real* __restrict__ partial,  // (3, parts, C)
     real* __restrict__ mean,           // (C)
@@ -114,7 +117,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK) batch_norm_moments_finish(
 }
 
 // y = (x - mean) / sqrt(variance + eps) * weight + bias
-extern "C" __global__ void __launch_bounds__(BLOCK) batch_norm_forward(
+extern "C" __global__ void __launch_bounds__(BLOCK, BLOCKS) batch_norm_forward(
     const real* __restrict__ x,         // (outer, C, inner)
     const real* __restrict__ mean,      // (C)
     const real* __restrict__ variance,  // (C)
@@ -129,13 +132,13 @@ extern "C" __global__ void __launch_bounds__(BLOCK) batch_norm_forward(
   const real center = mean[c], shift = bias == nullptr ? 0 : bias[c];
   for (int row = first_row(layout) + threadIdx.y; row < end; row += blockDim.y) {
     const long long at = place(layout, row, c);
-    // Centred before it is scaled: x * scale + (shift - mean * scale) would cancel for a large mean.
+    // Centred, then scaled: x * scale + (shift - mean * scale) would cancel for a large mean.
     y[at] = (x[at] - center) * scale + shift;
   }
 }
 
 // dbias = sum dy and dweight = sum dy * xhat of each channel over the block's range of rows.
-extern "C" __global__ void __launch_bounds__(BLOCK) batch_norm_backward_sums(
+extern "C" __global__ void __launch_bounds__(BLOCK, BLOCKS) batch_norm_backward_sums(
     const real* __restrict__ dy,        // (outer, C, inner)
     const real* __restrict__ x,         // (outer, C, inner)
     const real* __restrict__ mean,      // (C)
@@ -169,7 +172,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK) batch_norm_backward_sums(
 }
 
 // dweight and dbias from the partial sums.
-extern "C" __global__ void __launch_bounds__(BLOCK) batch_norm_backward_finish(
+extern "C" __global__ void __launch_bounds__(BLOCK, BLOCKS) batch_norm_backward_finish(
     const real* __restrict__ partial,  // (2, parts, C)
     real* __restrict__ dweight,        // (C)
     real* __restrict__ dbias,          // (C)
@@ -198,7 +201,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK) batch_norm_backward_finish(
 
 // dx = weight / sqrt(variance + eps) * (dy - dbias / M - xhat * dweight / M)    batch statistics
 // dx = weight / sqrt(variance + eps) * dy                                       running statistics
-extern "C" __global__ void __launch_bounds__(BLOCK) batch_norm_backward(
+extern "C" __global__ void __launch_bounds__(BLOCK, BLOCKS) batch_norm_backward(
     const real* __restrict__ dy,        // (outer, C, inner)
     const real* __restrict__ x,         // (outer, C, inner)
     const real* __restrict__ mean,      // (C)
@@ -223,7 +226,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK) batch_norm_backward(
 
 // running = (1 - momentum) * running + momentum * batch, the variance made unbiased by
 // correction = M / (M - 1).
-extern "C" __global__ void __launch_bounds__(BLOCK) batch_norm_update_running(
+extern "C" __global__ void __launch_bounds__(BLOCK, BLOCKS) batch_norm_update_running(
     real* __restrict__ running_mean,      // (C), elements mean_stride apart
     real* __restrict__ running_variance,  // (C), elements variance_stride apart
     const real* __restrict__ mean,        // (C)

@@ -14,6 +14,9 @@
 #include "real.cuh"
 
 constexpr int BLOCK = 256;
+// Blocks that must fit a multiprocessor: 64 registers a thread. Without it the compiler aims lower
+// and spills.
+constexpr int BLOCKS = 4;
 
 struct Problem {
   long long rows;
@@ -25,7 +28,7 @@ struct Problem {
 // One launch for log-probabilities, row losses and their sums. A block takes every gridDim.x-th
 // group of blockDim.y rows and leaves one partial sum; the launcher makes the grid from the shape
 // alone, so that the order of the sum is fixed.
-extern "C" __global__ void __launch_bounds__(BLOCK, 4) cross_entropy_forward(
+extern "C" __global__ void __launch_bounds__(BLOCK, BLOCKS) cross_entropy_forward(
     const real* __restrict__ logits,       // (M, C), strides row_stride and class_stride
     const long long* __restrict__ target,  // (M), stride target_stride
     const real* __restrict__ weight,       // (C) or null: 1
@@ -94,7 +97,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK, 4) cross_entropy_forward(
 }
 
 // The sums of the blocks become the loss. One block.
-extern "C" __global__ void __launch_bounds__(BLOCK) cross_entropy_finish(
+extern "C" __global__ void __launch_bounds__(BLOCK, BLOCKS) cross_entropy_finish(
     const real* __restrict__ partial,  // (2, parts)
     real* __restrict__ loss,           // () or null when every row has its own
     real* __restrict__ divisor,        // ()
@@ -118,7 +121,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK) cross_entropy_finish(
   if (loss != nullptr) *loss = losses[0] / by;
 }
 
-extern "C" __global__ void __launch_bounds__(BLOCK) cross_entropy_backward(
+extern "C" __global__ void __launch_bounds__(BLOCK, BLOCKS) cross_entropy_backward(
     const real* __restrict__ dloss,              // (M) or (): stride dloss_stride, or 0
     const real* __restrict__ log_probabilities,  // (M, C)
     const long long* __restrict__ target,        // (M), stride target_stride

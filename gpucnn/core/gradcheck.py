@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.core.autograd import grad, no_grad
+from gpucnn.core.autograd import no_grad
+from gpucnn.core.backward import grad
 from gpucnn.core.tensor import Tensor
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from gpucnn import backends
 from gpucnn.core.device import Device
 from gpucnn.core.dispatch import Order, Spec, dispatch
-from gpucnn.core.tensor import Number, Tensor, primitive
+from gpucnn.core.primitive import primitive
+from gpucnn.core.tensor import Number, Tensor
 
 float32 = np.dtype(np.float32)
 float64 = np.dtype(np.float64)

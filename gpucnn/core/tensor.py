@@ -6,16 +6,15 @@
 
 from __future__ import annotations
 
-import inspect
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from gpucnn import backends
 from gpucnn.core.device import CPU, Device
-from gpucnn.core.dispatch import Order, Spec, dispatch, memory_order
+from gpucnn.core.dispatch import Order, memory_order
 
 if TYPE_CHECKING:
     from gpucnn.core.autograd import Function
@@ -233,7 +232,7 @@ class Tensor:
             RuntimeError: no graph, a freed graph, a missing or misshapen gradient, a saved tensor
                 changed in place, or `create_graph`.
         """
-        from gpucnn.core.autograd import run_backward
+        from gpucnn.core.backward import run_backward
 
         run_backward([self], [gradient], retain_graph=retain_graph, create_graph=create_graph)
 
@@ -311,69 +310,3 @@ class Tensor:
         def long(self) -> Tensor: ...
         @property
         def T(self) -> Tensor: ...
-
-
-class Primitive:
-    """A declared primitive: calling it with tensors runs it on their device.
-
-    `rule` is the declaration: it takes the call's inputs and attributes and returns the `Spec` of
-    each output. Attributes named shape, dtype or order only describe an output, and are not passed
-    on. `mutates` numbers the inputs that the primitive changes in place.
-    """
-
-    def __init__(self, rule: Callable[..., list[Spec]], mutates: tuple[int, ...] = ()) -> None:
-        self.rule = rule
-        self.name: str = rule.__name__
-        self.mutates = mutates
-        self.signature = inspect.signature(rule)
-        self._describing = {"shape", "dtype", "order"} & self.signature.parameters.keys()
-        self.__doc__ = rule.__doc__
-
-    def __call__(self, *inputs: Any, out: Tensor | None = None, **attributes: Any) -> Any:
-        """One Tensor, or a tuple where the rule declares several outputs, None for none.
-
-        `out` is an existing tensor to write into; its version counts up.
-        """
-        device = None
-        arrays = []
-        for value in inputs:
-            if isinstance(value, Tensor):
-                if device is None:
-                    device = value.device
-                elif value.device is not device:
-                    raise RuntimeError(
-                        f"{self.name}: one tensor is on {device} but another on {value.device}; "
-                        "move one with .to(...)"
-                    )
-                arrays.append(value.data)
-            else:
-                arrays.append(value)
-        if out is not None:
-            dispatch(self.name, out.device, arrays, (), attributes, (out.data,))
-            out._version[0] += 1
-            return out
-        if device is None:
-            raise TypeError(f"{self.name}: no tensor among the arguments")
-        specs = self.rule(*inputs, **attributes)
-        for name in self._describing:
-            attributes.pop(name, None)
-        results = dispatch(self.name, device, arrays, specs, attributes)
-        for number in self.mutates:
-            if inputs[number] is not None:
-                inputs[number]._version[0] += 1
-        if len(results) == 1:
-            return Tensor(results[0], device)
-        return tuple(Tensor(array, device) for array in results) if results else None
-
-
-def primitive(rule: Callable[..., list[Spec]]) -> Primitive:
-    """Declare a primitive by its inference rule (a decorator)."""
-    return Primitive(rule)
-
-
-def mutating(*numbers: int) -> Callable[[Callable[..., list[Spec]]], Primitive]:
-    """Declare a primitive that changes the inputs of these numbers in place (a decorator)."""
-    return lambda rule: Primitive(rule, numbers)
-
-
-__all__ = ["Array", "Number", "Primitive", "Spec", "Tensor", "mutating", "primitive"]

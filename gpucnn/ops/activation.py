@@ -7,7 +7,7 @@ from typing import Any
 from gpucnn.core.autograd import Function
 from gpucnn.core.memory import float32
 from gpucnn.core.tensor import Tensor
-from gpucnn.ops.broadcasting import cast
+from gpucnn.ops.convert import cast
 from gpucnn.ops.elementwise import binary, unary
 
 

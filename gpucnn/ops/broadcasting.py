@@ -8,7 +8,9 @@ import numpy as np
 
 from gpucnn.core.dispatch import Spec
 from gpucnn.core.memory import bool_, copy, float32, int64
-from gpucnn.core.tensor import Tensor, primitive
+from gpucnn.core.primitive import primitive
+from gpucnn.core.tensor import Tensor
+from gpucnn.ops.convert import cast
 
 Operand = Any
 """A Tensor, or a Python number."""
@@ -89,15 +91,6 @@ def _with_number(dtype: np.dtype[Any], number: float) -> np.dtype[Any]:
     if dtype == bool_ and not isinstance(number, bool):
         return int64
     return dtype
-
-
-def cast(x: Tensor, dtype: np.dtype[Any]) -> Tensor:
-    """x in another dtype, differentiable between floats; x itself where it has that dtype."""
-    if x.dtype == dtype:
-        return x
-    from gpucnn.ops.view import Cast
-
-    return Cast.apply(x, dtype)
 
 
 def broadcast_shapes(call: str, *operands: Operand) -> tuple[int, ...]:

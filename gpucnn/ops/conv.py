@@ -7,7 +7,8 @@ from typing import Any
 from gpucnn import backends
 from gpucnn.core.autograd import Function
 from gpucnn.core.dispatch import CHANNELS_LAST, Spec
-from gpucnn.core.tensor import Tensor, primitive
+from gpucnn.core.primitive import primitive
+from gpucnn.core.tensor import Tensor
 from gpucnn.ops.activation import check_tensor
 from gpucnn.ops.broadcasting import reduce, same_device
 from gpucnn.ops.geometry import Conv2dGeometry, Pair

@@ -7,9 +7,9 @@ from typing import Any
 from gpucnn import random
 from gpucnn.core.autograd import Function
 from gpucnn.core.dispatch import Spec
-from gpucnn.core.tensor import Tensor, primitive
+from gpucnn.core.primitive import primitive
+from gpucnn.core.tensor import Tensor
 from gpucnn.ops.activation import check_tensor
-from gpucnn.ops.view import fill_like
 
 
 @primitive
@@ -49,5 +49,5 @@ def drop(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     if not training or p == 0.0:
         return x
     if p == 1.0:
-        return x * 0.0 if x.requires_grad else fill_like(x, 0.0)
+        return x * 0.0
     return Dropout.apply(x, float(p), random.next_key())

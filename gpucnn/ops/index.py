@@ -13,10 +13,13 @@ from gpucnn.core.autograd import Function
 from gpucnn.core.device import CPU, Device
 from gpucnn.core.dispatch import Spec
 from gpucnn.core.memory import bool_, int64
-from gpucnn.core.tensor import Number, Tensor, primitive
+from gpucnn.core.primitive import primitive
+from gpucnn.core.tensor import Number, Tensor
 from gpucnn.ops.activation import check_tensor
-from gpucnn.ops.broadcasting import cast, same_device
-from gpucnn.ops.elementwise import binary, check_in_place, copy_, where
+from gpucnn.ops.broadcasting import same_device
+from gpucnn.ops.convert import cast
+from gpucnn.ops.elementwise import binary, where
+from gpucnn.ops.inplace import check_in_place, copy_
 from gpucnn.ops.view import axis_of, permute, reshape
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from gpucnn.core.autograd import Function
 from gpucnn.core.dispatch import Spec
-from gpucnn.core.tensor import Tensor, primitive
+from gpucnn.core.primitive import primitive
+from gpucnn.core.tensor import Tensor
 from gpucnn.ops.activation import check_tensor
 from gpucnn.ops.broadcasting import common_dtype, reduce, unbroadcast
 from gpucnn.ops.conv import check_operands

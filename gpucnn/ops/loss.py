@@ -10,9 +10,11 @@ from gpucnn.core.autograd import Function
 from gpucnn.core.device import CPU
 from gpucnn.core.dispatch import Spec
 from gpucnn.core.memory import int64
-from gpucnn.core.tensor import Tensor, primitive
+from gpucnn.core.primitive import primitive
+from gpucnn.core.tensor import Tensor
 from gpucnn.ops.activation import check_tensor
-from gpucnn.ops.broadcasting import cast, common_dtype, same_device
+from gpucnn.ops.broadcasting import common_dtype, same_device
+from gpucnn.ops.convert import cast
 from gpucnn.ops.reduction import mean as mean_of
 from gpucnn.ops.reduction import sum as sum_of
 from gpucnn.ops.softmax import along_axis

@@ -11,7 +11,17 @@ from typing import Any
 from gpucnn.core.device import Device
 from gpucnn.core.memory import float32, float64, int64
 from gpucnn.core.tensor import Tensor
-from gpucnn.ops import activation, elementwise, index, linear, reduction, softmax, view
+from gpucnn.ops import (
+    activation,
+    convert,
+    elementwise,
+    index,
+    inplace,
+    linear,
+    reduction,
+    softmax,
+    view,
+)
 
 
 def _reflected(function: Callable[..., Tensor]) -> Callable[[Tensor, Any], Tensor]:
@@ -52,19 +62,19 @@ _METHODS: dict[str, Any] = {
     "__ge__": _operator(elementwise.greater_equal),
     "__eq__": _operator(elementwise.equal),
     "__ne__": _operator(elementwise.not_equal),
-    "__iadd__": elementwise.add_,
-    "__isub__": elementwise.sub_,
-    "__imul__": elementwise.mul_,
-    "__itruediv__": elementwise.div_,
+    "__iadd__": inplace.add_,
+    "__isub__": inplace.sub_,
+    "__imul__": inplace.mul_,
+    "__itruediv__": inplace.div_,
     "__getitem__": index.getitem,
     "__setitem__": index.setitem,
-    "add_": elementwise.add_,
-    "sub_": elementwise.sub_,
-    "mul_": elementwise.mul_,
-    "div_": elementwise.div_,
-    "zero_": elementwise.zero_,
-    "fill_": elementwise.fill_,
-    "copy_": elementwise.copy_,
+    "add_": inplace.add_,
+    "sub_": inplace.sub_,
+    "mul_": inplace.mul_,
+    "div_": inplace.div_,
+    "zero_": inplace.zero_,
+    "fill_": inplace.fill_,
+    "copy_": inplace.copy_,
     "exp": activation.exp,
     "log": activation.log,
     "sqrt": activation.sqrt,
@@ -95,15 +105,15 @@ _METHODS: dict[str, Any] = {
     "squeeze": view.squeeze,
     "unsqueeze": view.unsqueeze,
     "expand": view.expand,
-    "contiguous": view.contiguous,
+    "contiguous": convert.contiguous,
     "index_select": index.index_select,
-    "clone": view.clone,
-    "to": view.to,
-    "cpu": lambda self: view.to(self, "cpu"),
-    "cuda": lambda self, index=None: view.to(self, Device("cuda", index)),
-    "float": lambda self: view.to(self, float32),
-    "double": lambda self: view.to(self, float64),
-    "long": lambda self: view.to(self, int64),
+    "clone": convert.clone,
+    "to": convert.to,
+    "cpu": lambda self: convert.to(self, "cpu"),
+    "cuda": lambda self, index=None: convert.to(self, Device("cuda", index)),
+    "float": lambda self: convert.to(self, float32),
+    "double": lambda self: convert.to(self, float64),
+    "long": lambda self: convert.to(self, int64),
     "T": property(lambda self: view.permute(self, *reversed(range(self.ndim)))),
 }
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from gpucnn.core.autograd import Function
 from gpucnn.core.dispatch import Spec
-from gpucnn.core.tensor import Tensor, mutating, primitive
+from gpucnn.core.primitive import mutating, primitive
+from gpucnn.core.tensor import Tensor
 from gpucnn.ops.activation import check_tensor
 from gpucnn.ops.broadcasting import same_device
 
@@ -164,6 +165,4 @@ def normalize(
             batch_norm_update(
                 running_mean, running_var, mean, variance, momentum=float(momentum), count=count
             )
-    return BatchNorm.apply(
-        x, mean.detach(), variance.detach(), weight, bias, float(eps), training
-    )
+    return BatchNorm.apply(x, mean.detach(), variance.detach(), weight, bias, float(eps), training)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from gpucnn.core.dispatch import Spec
-from gpucnn.core.tensor import Tensor, mutating
+from gpucnn.core.primitive import mutating
+from gpucnn.core.tensor import Tensor
 
 
 @mutating(0, 2)

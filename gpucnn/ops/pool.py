@@ -7,7 +7,8 @@ from typing import Any
 from gpucnn.core.autograd import Function
 from gpucnn.core.dispatch import Order, Spec
 from gpucnn.core.memory import int64
-from gpucnn.core.tensor import Tensor, primitive
+from gpucnn.core.primitive import primitive
+from gpucnn.core.tensor import Tensor
 from gpucnn.ops.activation import check_tensor
 from gpucnn.ops.geometry import Pair, Pool2dGeometry, pair
 from gpucnn.ops.view import unsqueeze

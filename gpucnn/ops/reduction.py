@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 from gpucnn.core.autograd import Function
 from gpucnn.core.dispatch import Spec
 from gpucnn.core.memory import copy, int64
-from gpucnn.core.tensor import Tensor, primitive
+from gpucnn.core.primitive import primitive
+from gpucnn.core.tensor import Tensor
 from gpucnn.ops.activation import check_tensor
-from gpucnn.ops.broadcasting import cast, reduce
+from gpucnn.ops.broadcasting import reduce
+from gpucnn.ops.convert import cast
 from gpucnn.ops.elementwise import binary, where
 from gpucnn.ops.view import axis_of, expand, reshape
 

@@ -7,9 +7,10 @@ from typing import Any
 from gpucnn.core.autograd import Function
 from gpucnn.core.dispatch import Spec
 from gpucnn.core.memory import as_dtype
-from gpucnn.core.tensor import Tensor, primitive
+from gpucnn.core.primitive import primitive
+from gpucnn.core.tensor import Tensor
 from gpucnn.ops.activation import check_tensor
-from gpucnn.ops.broadcasting import cast
+from gpucnn.ops.convert import cast
 from gpucnn.ops.view import axis_of, reshape
 
 

@@ -1,4 +1,4 @@
-"""Shapes: reshape, permute, expand, concatenate, pad, copy, cast and move; and their gradients.
+"""Shapes: reshape, permute, expand, concatenate and pad; and their gradients.
 
 A view shares its buffer; only what memory order forbids is copied.
 """
@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from gpucnn import backends
-from gpucnn.core import memory
 from gpucnn.core.autograd import Function
-from gpucnn.core.device import Device
-from gpucnn.core.dispatch import Order, Spec
-from gpucnn.core.memory import as_dtype, copy
-from gpucnn.core.tensor import Tensor, primitive
+from gpucnn.core.dispatch import Spec
+from gpucnn.core.memory import copy
+from gpucnn.core.primitive import primitive
+from gpucnn.core.tensor import Tensor
 from gpucnn.ops.activation import check_tensor
-from gpucnn.ops.broadcasting import cast, promote, same_device, unbroadcast
+from gpucnn.ops.broadcasting import promote, same_device, unbroadcast
+from gpucnn.ops.convert import cast
 
 
 @primitive
@@ -85,44 +85,6 @@ class Expand(Function):
         return unbroadcast(dy, ctx.shape), None
 
 
-class Cast(Function):
-    """Another dtype."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, dtype: np.dtype[Any]) -> Tensor:
-        ctx.dtype = x.dtype
-        return copy(x, dtype=dtype, order=x.order)
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return copy(dy, dtype=ctx.dtype, order=dy.order), None
-
-
-class Copy(Function):
-    """The same values in new memory, in a given order of axes."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, order: Order) -> Tensor:
-        return copy(x, order=order)
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return dy, None
-
-
-class Transfer(Function):
-    """The same values on another device."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, device: Device) -> Tensor:
-        ctx.device = x.device
-        return _transfer(x, device)
-
-    @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return _transfer(dy, ctx.device), None
-
-
 class Concatenate(Function):
     """Tensors one after the other; each gets its slice of the gradient."""
 
@@ -153,10 +115,6 @@ class Pad(Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         return dy.view_of(dy.data[ctx.inside]), None, None
-
-
-def _transfer(x: Tensor, device: Device) -> Tensor:
-    return Tensor(backends.get(device).from_host(x.detach().numpy()), device)
 
 
 def _reshape(x: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -303,43 +261,3 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     if not tensors:
         raise ValueError("stack: needs at least one tensor")
     return cat([unsqueeze(t, dim) for t in tensors], axis_of("stack", dim, tensors[0].ndim + 1))
-
-
-def contiguous(input: Tensor) -> Tensor:
-    """The tensor in C order: itself where it is so already."""
-    return input if input.data.flags.c_contiguous else Copy.apply(input, None)
-
-
-def clone(input: Tensor) -> Tensor:
-    """The same values in memory of their own, in the same order."""
-    return Copy.apply(input, input.order)
-
-
-def to(input: Tensor, *target: Any, **options: Any) -> Tensor:
-    """The tensor on another device and of another dtype: `x.to("cuda")`, `x.to(gpucnn.float64)`.
-
-    Raises:
-        TypeError: a target that is neither a device nor a dtype.
-        ValueError: an unknown device.
-        RuntimeError: the device is not available here; the text says why.
-    """
-    device, dtype = options.pop("device", None), options.pop("dtype", None)
-    if options:
-        raise TypeError(f"to: unknown argument {next(iter(options))!r}")
-    for value in target:
-        if isinstance(value, Tensor):
-            device, dtype = value.device, value.dtype
-        elif isinstance(value, (str, Device)):
-            device = value
-        else:
-            dtype = value
-    if dtype is not None:
-        input = cast(input, as_dtype("to", dtype))
-    if device is not None and Device(device) is not input.device:
-        input = Transfer.apply(input, Device(device))
-    return input
-
-
-def fill_like(input: Tensor, value: float) -> Tensor:
-    """A tensor of `value` with the input's shape, dtype, device and memory order."""
-    return memory.full(input.shape, value, input.dtype, input.device, input.order)

@@ -25,7 +25,9 @@ def pack_state(groups: list[Group], state: Mapping[Tensor, dict[str, Any]]) -> d
             numbers[id(parameter)] = len(numbers)
         options = {key: value for key, value in group.items() if key != "params"}
         packed.append({**options, "params": [numbers[id(p)] for p in group["params"]]})
-    states = {numbers[id(p)]: dict(values) for p, values in state.items() if id(p) in numbers}
+    states = {
+        numbers[id(p)]: dict(values) for p, values in state.items() if values and id(p) in numbers
+    }
     return {"state": states, "param_groups": packed}
 
 

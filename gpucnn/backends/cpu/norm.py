@@ -101,11 +101,8 @@ class _Layout:
 
     def guess_mean(self, matrix: Array) -> Array:
         """The float64 mean of a few positions of each channel, spread over the array."""
-        if self.channels_in_rows:
-            wanted, axis = -(-_SAMPLES // self.repeats), 0
-        else:
-            wanted, axis = -(-_SAMPLES // max(1, self.repeats)), 1
-        step = max(1, matrix.shape[axis] // wanted)
+        axis = 0 if self.channels_in_rows else 1
+        step = max(1, matrix.shape[axis] // -(-_SAMPLES // self.repeats))
         sample = matrix[::step] if axis == 0 else matrix[:, ::step]
         means = sample.mean(axis=axis, dtype=np.float64)
         guess = means.reshape(self.repeats, self.channels).mean(axis=0)
@@ -127,6 +124,10 @@ def batch_norm_statistics(x: Array, mean: Array, variance: Array) -> None:
     Accumulates x - k and its square with k near the mean, so that nothing cancels when the mean
     is large beside the deviation (Chan, Golub and LeVeque, 1983, "shifted data").
     """
+    if x.size == 0:
+        mean[...] = np.nan
+        variance[...] = np.nan
+        return
     layout = _Layout(x.shape, memory_order(x))
     dtype = x.dtype
     with np.errstate(all="ignore"):
@@ -198,12 +199,12 @@ def batch_norm_backward(
     dx = weight / sqrt(variance + eps) * (dy - dbias / M - xhat * dweight / M), in evaluation
     without the last two terms.
     """
-    layout = _Layout(dx.shape, memory_order(dx))
-    dtype = dx.dtype
     if dx.size == 0:
         dweight[...] = 0
         dbias[...] = 0
         return
+    layout = _Layout(dx.shape, memory_order(dx))
+    dtype = dx.dtype
     upstream, source, target = layout.matrix(dy), layout.matrix(x), layout.matrix(dx)
     means = layout.vector(mean, dtype)
     sums, products = layout.partial_sums(dtype), layout.partial_sums(dtype)

@@ -83,6 +83,10 @@ class Runtime(Protocol):
         """A view that starts at the first element of `array`; strides in bytes."""
         ...
 
+    def adopt(self, value: Any) -> Array:
+        """The array over the memory of a `__cuda_array_interface__` or DLPack object."""
+        ...
+
     def address(self, array: Array) -> int:
         """Where the first element of `array` lies, for choices by alignment."""
         ...

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import pytest
+from cpu_helpers import BACKEND, NHWC, strided
+
+
+def test_primitives_are_plain_typed_functions():
+    for name, function in BACKEND.primitives.items():
+        assert function.__name__ == name
+        signature = inspect.signature(function)
+        assert signature.return_annotation in ("None", None)
+        assert all(p.annotation is not p.empty for p in signature.parameters.values()), name
+
+
+@pytest.mark.parametrize("order", [None, NHWC, (1, 2, 3, 0), (3, 2, 1, 0)])
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 0, 4, 5)])
+def test_empty_is_dense_in_its_order(order, shape):
+    array = BACKEND.empty(shape, np.dtype(np.float32), order)
+    assert array.shape == shape and array.dtype == np.float32
+    assert array.transpose(order or (0, 1, 2, 3)).flags.c_contiguous
+
+
+def test_from_host_copies_and_keeps_the_order():
+    source = BACKEND.empty((2, 3, 4, 5), np.dtype(np.float32), NHWC)
+    source[...] = 1
+    copied = BACKEND.from_host(source)
+    assert copied.strides == source.strides and not np.shares_memory(copied, source)
+    gaps = strided(np.arange(12.0).reshape(3, 4))
+    np.testing.assert_array_equal(BACKEND.from_host(gaps), gaps)
+    assert BACKEND.to_host(copied) is copied
+
+
+def test_as_strided_begins_where_the_array_begins():
+    array = np.arange(24.0).reshape(4, 6)
+    view = BACKEND.as_strided(array[1:], (2, 3), (96, 16))
+    np.testing.assert_array_equal(view, [[6, 8, 10], [18, 20, 22]])
+    view[0, 0] = -1
+    assert array[1, 0] == -1
+
+
+def test_synchronize_and_preferred_order():
+    BACKEND.synchronize()
+    assert BACKEND.preferred_order(None) == NHWC
