@@ -45,9 +45,7 @@ def test_models_come_back(tmp_path: Path, name: str) -> None:
     assert all(p.requires_grad and isinstance(p, nn.Parameter) for p in again.parameters())
     assert_same_state(again, model)
     x = gpucnn.randn(3, *model.input_shape)
-    np.testing.assert_array_equal(
-        again(x).detach().numpy(), model.eval()(x).detach().numpy()
-    )
+    np.testing.assert_array_equal(again(x).detach().numpy(), model.eval()(x).detach().numpy())
 
 
 def make_sequential() -> nn.Sequential:

@@ -129,7 +129,7 @@ def describe(module: Module) -> dict[str, Any]:
 def _describe(module: Module, path: str) -> dict[str, Any]:
     cls = type(module)
     if isinstance(module, Model) and registry.is_registered(cls):
-        return _plain(module.architecture)  # type: ignore[no-any-return]
+        return _plain(module.architecture)
     if cls is nn.Sequential:
         return {
             "layer": "Sequential",

@@ -30,6 +30,7 @@ class GroupStorage:
         self._state: dict[str, dict[FlatStorage, Tensor]] = {}
         self._views: dict[str, list[Tensor]] = {}
         self._slices: dict[tuple[str, Run], Tensor] = {}
+        self._used: set[tuple[str, int]] = set()
 
     def is_settled(self, parameters: Sequence[Tensor]) -> bool:
         """Whether these are still the parameters, and none has moved since."""
@@ -47,6 +48,16 @@ class GroupStorage:
             }
             self._views[name] = [self._view(state[slot.storage], slot) for slot in self.slots]
         return self._views[name]
+
+    def use(self, name: str, number: int) -> Tensor:
+        """The state `name` of a parameter, whose content counts from now on."""
+        self._used.add((name, number))
+        return self.views(name)[number]
+
+    def clear(self, name: str, number: int) -> None:
+        """Let the state `name` of a parameter be zero, as it is before its first use."""
+        if (name, number) in self._used:
+            self.views(name)[number].zero_()
 
     def _view(self, whole: Tensor, slot: GradientSlot) -> Tensor:
         start = slot.start - self._spans[slot.storage][0]

@@ -122,13 +122,12 @@ class Optimizer:
             keys.append(self._key(group, state))
             slots.append(slot)
             for name in names:
-                view = storage.views(name)[number]
                 present = state.get(name)
                 if present is None:
-                    view.zero_()
-                elif present is not view:  # loaded, or from before the parameters moved
-                    view.copy_(present.to(view.device))
-                    state[name] = view
+                    storage.clear(name, number)
+                elif present is not storage.views(name)[number]:
+                    # Loaded, or from before the parameters moved.
+                    state[name] = storage.use(name, number).copy_(present)
         for run in runs(slots, keys):
             values, gradients = run.storage.slices(run.start, run.stop)
             members = parameters[run.first : run.last]
@@ -138,7 +137,8 @@ class Optimizer:
             for number, state in enumerate(states, run.first):
                 parameters[number]._version[0] += 1
                 for name in names:
-                    state[name] = storage.views(name)[number]
+                    if state.get(name) is None:
+                        state[name] = storage.use(name, number)
 
     def _buffers(self, group: Group) -> tuple[str, ...]:
         """The names of the state that has the parameter's shape."""

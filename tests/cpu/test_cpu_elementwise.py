@@ -132,9 +132,9 @@ COMPARISONS = {"equal", "not_equal", "less", "less_equal", "greater", "greater_e
 @pytest.mark.parametrize("op", ARITHMETIC)
 def test_binary_values(op, dtype, repeat):
     values = SPECIAL if np.dtype(dtype).kind == "f" else [0, 1, 2, 5, 11]
-    pairs = list(itertools.product(values, values)) * repeat
-    a, b = (np.array(v, dtype) for v in zip(*pairs))
+    a, b = (np.array(v, dtype) for v in zip(*itertools.product(values, values)))
     expected = np.array([ARITHMETIC[op](float(x), float(y)) for x, y in zip(a, b)])
+    a, b, expected = np.tile(a, repeat), np.tile(b, repeat), np.tile(expected, repeat)
     result = np.bool_ if op in COMPARISONS else dtype
     with np.errstate(all="ignore"):
         expected = expected.astype(np.int64).astype(dtype) if result == np.uint8 else expected

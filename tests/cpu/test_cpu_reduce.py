@@ -91,8 +91,8 @@ def test_sum_of_nothing_is_zero():
     assert y.shape == (0,)
     y = run("reduce", [x], [((), np.float32)], op="sum", axes=(0, 1), keepdims=False)
     assert y == 0
-    wide = np.zeros((5000, 0, 5000), np.float32)
-    y = run("reduce", [wide], [((5000, 5000), np.float32)], op="sum", axes=(1,), keepdims=False)
+    wide = np.zeros((50, 0, 60), np.float32)
+    y = run("reduce", [wide], [((50, 60), np.float32)], op="sum", axes=(1,), keepdims=False)
     assert not y.any()
 
 

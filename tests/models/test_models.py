@@ -41,7 +41,10 @@ def test_parameters_shapes_and_architecture(name: str) -> None:
     [
         ("lenet5", [(6, 28, 28), (6, 14, 14), (16, 10, 10), (16, 5, 5), (400,), (120,), (84,)]),
         ("mnist_conv8", [(8, 26, 26), (8, 13, 13)]),
-        ("cifar_conv3_conv16", [(3, 28, 28), (3, 14, 14), (16, 10, 10), (16, 5, 5), (400,), (120,)]),
+        (
+            "cifar_conv3_conv16",
+            [(3, 28, 28), (3, 14, 14), (16, 10, 10), (16, 5, 5), (400,), (120,)],
+        ),
         ("cifar_conv12", [(12, 32, 32), (12, 16, 16)]),
         ("convnet", [(32, 32, 32), (64, 16, 16), (128, 8, 8), (128, 4, 4), (2048,), (256,)]),
     ],
@@ -67,7 +70,9 @@ def test_unknown_names_and_options() -> None:
         models.create("lenet5", num_classes="10")
     with pytest.raises(ValueError, match="lenet5: num_classes must be at least 1, got 0"):
         models.create("lenet5", num_classes=0)
-    with pytest.raises(ValueError, match=r"lenet5: input_size must be at least 12 x 12, got \(8, 8\)"):
+    with pytest.raises(
+        ValueError, match=r"lenet5: input_size must be at least 12 x 12, got \(8, 8\)"
+    ):
         models.create("lenet5", input_size=8)
     with pytest.raises(TypeError, match="lenet5: input_size must be an integer or a pair"):
         models.create("lenet5", input_size="28")

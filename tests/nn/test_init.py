@@ -36,9 +36,7 @@ def test_the_seed_decides_and_the_order_of_memory_does_not() -> None:
     plain = gpucnn.empty(4, 3, 3, 3)  # C order
     init.kaiming_uniform_(plain, a=math.sqrt(5))
     np.testing.assert_array_equal(first.weight.detach().numpy(), plain.numpy())
-    np.testing.assert_array_equal(
-        again.weight.detach().numpy().astype(np.float32), plain.numpy()
-    )
+    np.testing.assert_array_equal(again.weight.detach().numpy().astype(np.float32), plain.numpy())
     assert first.weight.tolist() != second.weight.tolist()
 
 

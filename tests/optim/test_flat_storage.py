@@ -45,7 +45,7 @@ def updates(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def reference(steps: int, make: object) -> list[np.ndarray]:
-    """What the steps give with parameters updated one at a time, each by an optimizer of its own."""
+    """What the steps give with an optimizer of its own for each parameter."""
     net = make_net()
     optimizers = [make([p]) for p in net.parameters()]
     for _ in range(steps):
@@ -247,8 +247,9 @@ def test_an_optimizer_over_a_part_works_within_the_storage_of_the_whole(
     train(net, whole, 1)
     assert len(updates) == 3 and updates[1] < updates[0]
     # Only the state beside its own part was made.
-    assert head._storages[0]._state["exp_avg"][flat.slot_of(net[4].weight).storage].numel() == (
-        updates[1]
+    assert (
+        head._storages[0]._state["exp_avg"][flat.slot_of(net[4].weight).storage].numel()
+        == (updates[1])
     )
 
 

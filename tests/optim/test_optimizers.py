@@ -144,9 +144,7 @@ def test_adam_by_hand(decoupled: bool) -> None:
 
 def test_groups_have_options_of_their_own() -> None:
     a, b, c = (nn.Parameter(gpucnn.ones(2)) for _ in range(3))
-    optimizer = optim.SGD(
-        [{"params": [a]}, {"params": b, "lr": 1.0, "weight_decay": 1.0}], lr=0.5
-    )
+    optimizer = optim.SGD([{"params": [a]}, {"params": b, "lr": 1.0, "weight_decay": 1.0}], lr=0.5)
     optimizer.add_param_group({"params": [c], "lr": 0.0})
     for p in (a, b, c):
         p.sum().backward()
@@ -253,7 +251,11 @@ def test_state_dict_resumes_to_the_same_bits(name: str, options: dict) -> None:
             "optimizer can only optimize Tensors, but one of the params is int",
         ),
         (lambda p: optim.SGD([p * 2]), ValueError, "can't optimize a non-leaf Tensor"),
-        (lambda p: optim.SGD([p, p]), ValueError, "a parameter appears twice in one parameter group"),
+        (
+            lambda p: optim.SGD([p, p]),
+            ValueError,
+            "a parameter appears twice in one parameter group",
+        ),
         (
             lambda p: optim.SGD([{"params": [p]}, {"params": [p]}]),
             ValueError,
@@ -284,7 +286,9 @@ def test_state_that_does_not_fit_is_refused() -> None:
     for p, optimizer in ((a, one), (b, two)):
         p.sum().backward()
         optimizer.step()
-    with pytest.raises(ValueError, match=r"exp_avg of shape \(3,\) for parameter 0 of shape \(2,\)"):
+    with pytest.raises(
+        ValueError, match=r"exp_avg of shape \(3,\) for parameter 0 of shape \(2,\)"
+    ):
         one.load_state_dict(two.state_dict())
     with pytest.raises(ValueError, match="different number of parameter groups"):
         one.load_state_dict({"state": {}, "param_groups": []})
