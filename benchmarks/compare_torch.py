@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from gpucnn.benchmarks import peaks
 from gpucnn.benchmarks.case_row import CaseRow, upstream
 from gpucnn.benchmarks.environment import Environment
 from gpucnn.benchmarks.measure import Function
 from gpucnn.benchmarks.optimizer_row import OPTIONS, OptimizerRow
-from gpucnn.benchmarks.peaks import GEMM_SIZE
 from gpucnn.benchmarks.reference_net import layers
 from gpucnn.benchmarks.row import Array, Call, Row
 from gpucnn.benchmarks.train import LEARNING_RATE, MOMENTUM, NetRow
@@ -69,7 +69,7 @@ class Opponent:
 
     def products(self) -> dict[str, Function]:
         """Its matrix product, which may be the machine's peak."""
-        x = self.torch.full((GEMM_SIZE, GEMM_SIZE), 0.5, device=self.device)
+        x = self.torch.full((peaks.GEMM_SIZE, peaks.GEMM_SIZE), 0.5, device=self.device)
         return {"PyTorch": lambda: self.torch.mm(x, x)}
 
     def call(self, row: Row) -> Call:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,27 +14,30 @@ from gpucnn.benchmarks.report import duration
 from gpucnn.benchmarks.row import Row
 from gpucnn.core.device import Device
 
+Primitive = Callable[..., None]
+
+_MOST_LINES = 24
+
 
 class Profile:
-    """Calls and seconds by primitive and the shapes of its first two arrays."""
+    """Calls and seconds, step by step, by primitive and the shapes of its first two arrays."""
 
     def __init__(self) -> None:
-        self.calls: defaultdict[str, int] = defaultdict(int)
-        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self._calls: Counter[str] = Counter()
+        self._seconds: Counter[str] = Counter()
+        self._steps: list[tuple[float, Counter[str]]] = []
 
-    def wrap(self, name: str, primitive: Callable[..., None], wait: Callable[[], None]) -> Any:
-        """The primitive, its calls counted and timed."""
-
+    def _timed(self, name: str, primitive: Primitive, wait: Callable[[], None]) -> Primitive:
         def timed(*arrays: Any, **attributes: Any) -> None:
             start = time.perf_counter()
             primitive(*arrays, **attributes)
             wait()
             taken = time.perf_counter() - start
-            what = attributes.get("op", "")
             shapes = [a.shape for a in arrays if getattr(a, "ndim", 0)][:2]
-            key = " ".join([name, what, *("x".join(map(str, shape)) for shape in shapes)])
-            self.calls[key] += 1
-            self.seconds[key] += taken
+            sizes = ["x".join(map(str, shape)) for shape in shapes]
+            key = " ".join([name, *filter(None, [attributes.get("op")]), *sizes])
+            self._calls[key] += 1
+            self._seconds[key] += taken  # type: ignore[assignment]
 
         return timed
 
@@ -43,23 +47,38 @@ class Profile:
         backend = backends.get(device)
         originals = dict(backend.primitives)
         for name, primitive in originals.items():
-            backend.primitives[name] = self.wrap(name, primitive, backend.synchronize)
+            backend.primitives[name] = self._timed(name, primitive, backend.synchronize)
         try:
             yield
         finally:
             backend.primitives.update(originals)
 
-    def lines(self, total: float, steps: int) -> list[str]:
-        """The costliest primitives of a step, and what is spent between primitives."""
-        within = sum(self.seconds.values())
-        found = [f"{'primitive and shapes':60}  {'calls':>5}  {'time':>8}  {'share':>5}"]
-        ranked = sorted(self.seconds, key=lambda key: -self.seconds[key])
-        rows = [(key, f"{self.calls[key] / steps:g}", self.seconds[key]) for key in ranked[:24]]
-        rest = within - sum(seconds for _, _, seconds in rows)
-        rows += [("other primitives", "", rest), ("Python between them", "", total - within)]
+    def step(self, run: Callable[[], Any]) -> None:
+        """One call of `run`, which is recorded by itself."""
+        self._calls, self._seconds = Counter(), Counter()
+        start = time.perf_counter()
+        run()
+        self._steps.append((time.perf_counter() - start, self._seconds))
+
+    def lines(self) -> list[str]:
+        """The medians over the steps: the costliest primitives, and what lies between them."""
+        total = statistics.median(taken for taken, _ in self._steps)
+        spent = {
+            key: statistics.median(seconds[key] for _, seconds in self._steps)
+            for key in self._calls
+        }
+        ranked = sorted(spent, key=lambda key: -spent[key])
+        rows = [(key, str(self._calls[key]), spent[key]) for key in ranked[:_MOST_LINES]]
+        rest = [spent[key] for key in ranked[_MOST_LINES:]]
+        if rest:
+            rows.append(("other primitives", "", sum(rest)))
+        between = [taken - sum(seconds.values()) for taken, seconds in self._steps]
+        rows.append(("Python between them", "", statistics.median(between)))
+        found = [f"{duration(total)} a call, median of {len(self._steps)}, with timers"]
+        found.append(f"{'primitive and shapes':60}  {'calls':>5}  {'time':>8}  {'share':>5}")
         for name, calls, seconds in rows:
-            spent = duration(seconds / steps)
-            found.append(f"{name[:60]:60}  {calls:>5}  {spent:>8}  {seconds / total:5.0%}")
+            share = f"{seconds / total:5.1%}"
+            found.append(f"{name[:60]:60}  {calls:>5}  {duration(seconds):>8}  {share}")
         return found
 
 
@@ -68,9 +87,9 @@ def profile(row: Row, device: Device, seconds: float) -> list[str]:
     call = row.call(device)
     call.run()
     found = Profile()
-    steps, start = 0, time.perf_counter()
+    end = time.perf_counter() + seconds
     with found.recording(device):
-        while (total := time.perf_counter() - start) < seconds or not steps:
-            call.run()
-            steps += 1
-    return [f"{row.title}: {duration(total / steps)} with timers", *found.lines(total, steps)]
+        found.step(call.run)
+        while time.perf_counter() < end:
+            found.step(call.run)
+    return [row.title, *found.lines()]

@@ -17,7 +17,7 @@ from gpucnn.benchmarks.environment import Environment
 from gpucnn.benchmarks.peaks import Peaks
 from gpucnn.benchmarks.result import Result
 
-NAME_WIDTH = 31
+NAME_WIDTH = 29
 
 
 class Column(NamedTuple):

@@ -96,11 +96,11 @@ def rows() -> list[Row]:
 def _row(net: str, batch: int, training: bool) -> NetRow:
     model = models.create(net)
     shape = model.input_shape
-    counted = summary(model.to(CPU), (batch, *shape))
-    flops = counted.flops
+    counted = summary(model.to(CPU), (1, *shape))
+    flops = batch * counted.flops
     if training:
-        # Forward, and backward for weights and inputs, but for the images themselves.
-        flops = 3 * flops - counted.layers[0].flops
+        # Forward, and backward for weights and inputs, but not for the images themselves.
+        flops = 3 * flops - batch * counted.layers[0].flops
     return NetRow(
         suite="train",
         group=f"{NETS[net]}, images {' x '.join(map(str, shape))}",

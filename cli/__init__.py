@@ -15,6 +15,7 @@ _COMMANDS = {
     "train": ("gpucnn.cli.train", "train", "Train a net on a data set."),
     "eval": ("gpucnn.cli.eval", "evaluate", "Measure a trained net on a data set."),
     "predict": ("gpucnn.cli.predict", "predict", "Say what pictures show."),
+    "check": ("gpucnn.cli.check", "check", "Check every operation on a device."),
     "bench": ("gpucnn.cli.bench", "bench", "Measure what this hardware does with the engine."),
     "info": ("gpucnn.cli.info", "info", "Show versions, devices and settings."),
 }
@@ -26,6 +27,7 @@ Examples:
   gpucnn train cifar10 --data DIR       with files that are there already
   gpucnn eval runs/digits-digits_net/model.safetensors
   gpucnn predict runs/mnist-lenet5/model.safetensors photo.png --invert
+  gpucnn check                          is every operation right on this device
   gpucnn bench                          GFLOP/s and images/s of this machine
   gpucnn info                           is the GPU used, and if not, why
 \b

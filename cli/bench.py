@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from contextlib import ExitStack
@@ -27,9 +28,9 @@ Examples:
   gpucnn bench --suite layers --only resnet --json layers.jsonl
   gpucnn bench --suite train --profile             which primitives a step spends its time in
 \b
-Every result is compared with a float64 reference before it is timed; a wrong one ends the command
-with exit code 1. GFLOP/s and GB/s count the least work that a row needs, also as shares of the
-matrix product and of the copy that this machine was seen to do first."""
+A wrong result ends the command with exit code 1. GFLOP/s and GB/s count the least work that a row
+needs; "of GEMM" and "of copy" are the shares of what this machine did, at the start of the same
+run, in one large matrix product and in a copy of a similar size."""
 
 
 @click.command(epilog=_EPILOG)
@@ -74,7 +75,9 @@ matrix product and of the copy that this machine was seen to do first."""
     help="Rewrite the table between the bench:start and bench:end markers of a Markdown file.",
 )
 @click.option("--profile", is_flag=True, help="Then show where the time of the rows goes.")
+@click.pass_context
 def bench(
+    context: click.Context,
     suite: str,
     only: str,
     device: str | None,
@@ -86,7 +89,10 @@ def bench(
     readme: Path | None,
     profile: bool,
 ) -> None:
-    """Measure what this hardware does with the engine."""
+    """Measure what this hardware does with the engine.
+
+    Each row is compared with a float64 reference before it is timed.
+    """
     import gpucnn
     from gpucnn.benchmarks import environment as environments
     from gpucnn.benchmarks import readme as readmes
@@ -130,7 +136,7 @@ def bench(
         with _writable(json_file) as stream:
             report.write_json(stream, results, found, peaks)
     if readme is not None:
-        readmes.update(readme, _command_line(), results, found, peaks)
+        readmes.update(readme, _command_line(context), results, found, peaks)
     if profile:
         from gpucnn.benchmarks.profile import profile as profile_row
 
@@ -153,5 +159,14 @@ def _writable(path: Path) -> IO[str]:
     return stream
 
 
-def _command_line() -> str:
-    return " ".join(["gpucnn", "bench", *sys.argv[2:]])
+def _command_line(context: click.Context) -> str:
+    """The command with the options that were given."""
+    given = ["gpucnn", "bench"]
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if context.get_parameter_source(name) is not click.core.ParameterSource.COMMANDLINE:
+            continue
+        given.append(parameter.opts[0])
+        if context.params[name] is not True:
+            given.append(shlex.quote(str(context.params[name])))
+    return " ".join(given)

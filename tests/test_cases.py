@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from comparing import assert_close
+from gpucnn.cases.compare import assert_close
 
 import gpucnn
 from gpucnn.cases import CASES, Case, run

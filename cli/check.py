@@ -1,0 +1,78 @@
+"""`gpucnn check`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gpucnn.cli import options
+
+if TYPE_CHECKING:
+    from gpucnn.cases.check import Verdict
+
+_EPILOG = """\b
+Examples:
+  gpucnn check                          every operation on the default device
+  gpucnn check --device cuda            the first thing to run on a new GPU
+  gpucnn check --only conv2d            the rows with conv2d in their name
+\b
+Each row of the table of cases runs in float32, forward and backward, and is compared with the
+float64 result of the cpu. A row that differs is printed, and the exit code is 1."""
+
+
+@click.command(epilog=_EPILOG)
+@options.device
+@click.option("--only", metavar="TEXT", default="", help="Only rows with TEXT in their name.")
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    metavar="FILE",
+    help="Write a JSON line a row; - is standard output, without the table.",
+)
+def check(device: str | None, only: str, json_file: Path | None) -> int:
+    """Check every operation on a device against the cpu's float64."""
+    from gpucnn.cases import CASES
+    from gpucnn.cases.check import check as run
+
+    chosen = options.settle(device, None)
+    cases = [case for case in CASES if only in case.name]
+    if not cases:
+        raise ValueError(f"no case has {only!r} in its name")
+    quiet = json_file is not None and str(json_file) == "-"
+    verdicts = []
+    for verdict in run(cases, chosen):
+        verdicts.append(verdict)
+        if not quiet and not verdict.passed:
+            click.echo(f"FAILED {verdict.name}\n       {verdict.message}")
+    if json_file is not None:
+        lines = "".join(json.dumps(v.as_dict() | {"device": str(chosen)}) + "\n" for v in verdicts)
+        with click.open_file(str(json_file), "w") as file:
+            file.write(lines)
+    failed = sum(not v.passed for v in verdicts)
+    if not quiet:
+        _report(verdicts)
+        options.line("device", options.describe_device(chosen))
+        click.echo(f"{len(verdicts) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+def _report(verdicts: list[Verdict]) -> None:
+    from gpucnn.cli.output import print_table
+
+    rows = []
+    for op in sorted({v.op for v in verdicts}):
+        of_op = [v for v in verdicts if v.op == op]
+        worst = max((v for v in of_op if v.error is not None), key=_share, default=None)
+        error = "" if worst is None else f"{worst.error:.1e}"
+        allowed = "" if worst is None else f"{worst.tolerance:.0e}"
+        passed = sum(v.passed for v in of_op)
+        rows.append([op, str(len(of_op)), str(passed), error, allowed])
+    print_table(["operation", "cases", "passed", "largest error", "allowed"], rows)
+
+
+def _share(verdict: Verdict) -> float:
+    return (verdict.error or 0.0) / verdict.tolerance
