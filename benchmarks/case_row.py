@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 import gpucnn
 from gpucnn.benchmarks import reference
 from gpucnn.benchmarks.row import Array, Call, Row
-from gpucnn.cases.case import Case, operation, to_device
+from gpucnn.cases.case import Case, Input, operation, to_device
 from gpucnn.core import memory
 from gpucnn.core.device import Device
 
@@ -29,7 +32,11 @@ class CaseRow(Row):
 
     def arrays(self) -> list[Array | None]:
         """The inputs on the host."""
-        return self.case.arrays(np.float32)
+        return list(_reference(*self._key)[0])
+
+    @property
+    def _key(self) -> tuple[Any, ...]:
+        return self.case.op, self.case.inputs, tuple(self.case.attributes.items())
 
     def call(self, device: Device) -> Call:
         tensors = [None if a is None else to_device(a, device) for a in self.arrays()]
@@ -57,12 +64,22 @@ class CaseRow(Row):
         )
 
     def expected(self) -> list[Array]:
-        arrays = [_to_float64(a) for a in self.arrays()]
-        y, pull = getattr(reference, self.case.op)(*arrays, **self.case.attributes)
-        if not self.wanted:
-            return [y]
-        gradients = pull(upstream(y.shape).astype(np.float64))
-        return [gradients[number] for number in self.wanted]
+        _, y, gradients = _reference(*self._key)
+        return [gradients()[number] for number in self.wanted] if self.wanted else [y]
+
+
+@functools.lru_cache(maxsize=1)
+def _reference(
+    op: str, inputs: tuple[Input, ...], attributes: tuple[tuple[str, Any], ...]
+) -> tuple[list[Array | None], Array, Callable[[], Any]]:
+    """A case's float32 inputs, its result, and its gradients when they are asked for.
+
+    The directions of one case follow each other: they share this.
+    """
+    arrays = Case(op, inputs, dict(attributes)).arrays(np.float32)
+    doubles = [_to_float64(array) for array in arrays]
+    y, pull = getattr(reference, op)(*doubles, **dict(attributes))
+    return arrays, y, functools.cache(lambda: pull(upstream(y.shape).astype(np.float64)))
 
 
 def upstream(shape: tuple[int, ...]) -> Array:

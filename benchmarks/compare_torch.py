@@ -78,7 +78,8 @@ class Opponent:
 
     def tensor(self, array: Array) -> Any:
         """A contiguous copy on the device."""
-        return self.torch.tensor(np.ascontiguousarray(array), device=self.device)
+        dense = np.ascontiguousarray(array).reshape(array.shape)  # a scalar stays one
+        return self.torch.tensor(dense, device=self.device)
 
     def comparable(self, row: Row) -> bool:
         """Whether its result can be checked: random numbers of dropout are other than ours."""

@@ -33,6 +33,7 @@ def describe(device: Device, threads: int) -> Environment:
         "cpu": _cpu_model(),
         "cores": _cores(),
         "threads": threads,
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "python": platform.python_version(),
         "platform": platform.platform(terse=True),
         "numpy": np.__version__,
@@ -55,14 +56,17 @@ def lines(environment: Environment) -> list[str]:
     ]
     if "gpu" in e:
         text.append(
-            f"{e['gpu']}, compute {e['compute_capability']}, driver {e['driver']}, "
-            f"CuPy {e['cupy']}"
+            f"{e['gpu']}, compute {e['compute_capability']}, driver {e['driver']}, CuPy {e['cupy']}"
         )
     if "torch" in e:
         text.append(f"PyTorch {e['torch']}, {e['torch_threads']} threads, eager, NCHW")
     settings = [f"{name}={value}" for name, value in e["settings"].items()]
     stock = "" if any(s.startswith(("MALLOC_", "GLIBC", "LD_")) for s in settings) else "stock"
     text.append("malloc " + " ".join([stock, *settings]).strip())
+    if e["load"] is not None and e["load"] > 0.5:
+        text.append(
+            f"the machine was busy (load average {e['load']}): mind the spread of the times"
+        )
     return text
 
 

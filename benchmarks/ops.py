@@ -79,12 +79,11 @@ def _elementwise() -> list[Row]:
 def _pooling() -> list[Row]:
     x = Input(FEATURES, layout="channels_last")
     n, quarter = math.prod(FEATURES), math.prod(FEATURES) // 4
-    overlapping = {"kernel_size": 3, "stride": 2, "padding": 1}
     return [
         *_pair("max_pool2d", (x,), (0,), (n + quarter, n + quarter), title="max pool 2 x 2",
                kernel_size=2),
         *_pair("max_pool2d", (x,), (0,), (n + quarter, n + quarter),
-               title="max pool 3 x 3 stride 2", **overlapping),
+               title="max pool 3 x 3 stride 2", kernel_size=3, stride=2, padding=1),
         *_pair("avg_pool2d", (x,), (0,), (n + quarter, n + quarter), title="average pool 2 x 2",
                kernel_size=2),
     ]  # fmt: skip

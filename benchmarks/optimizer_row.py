@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,9 +49,11 @@ class OptimizerRow(Row):
 
     def expected(self) -> list[Array]:
         values, gradients = self.arrays()
-        update = {"SGD": _sgd, "Adam": _adam}[self.optimizer]
+        updates: dict[str, Callable[..., Array]] = {"SGD": _sgd, "Adam": _adam}
         return [
-            update(v.astype(np.float64), g.astype(np.float64), **OPTIONS[self.optimizer])
+            updates[self.optimizer](
+                v.astype(np.float64), g.astype(np.float64), **OPTIONS[self.optimizer]
+            )
             for v, g in zip(values, gradients)
         ]
 

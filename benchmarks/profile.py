@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,8 +24,8 @@ class Profile:
 
     def __init__(self) -> None:
         self._calls: Counter[str] = Counter()
-        self._seconds: Counter[str] = Counter()
-        self._steps: list[tuple[float, Counter[str]]] = []
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._steps: list[tuple[float, defaultdict[str, float]]] = []
 
     def _timed(self, name: str, primitive: Primitive, wait: Callable[[], None]) -> Primitive:
         def timed(*arrays: Any, **attributes: Any) -> None:
@@ -37,7 +37,7 @@ class Profile:
             sizes = ["x".join(map(str, shape)) for shape in shapes]
             key = " ".join([name, *filter(None, [attributes.get("op")]), *sizes])
             self._calls[key] += 1
-            self._seconds[key] += taken  # type: ignore[assignment]
+            self._seconds[key] += taken
 
         return timed
 
@@ -55,7 +55,7 @@ class Profile:
 
     def step(self, run: Callable[[], Any]) -> None:
         """One call of `run`, which is recorded by itself."""
-        self._calls, self._seconds = Counter(), Counter()
+        self._calls, self._seconds = Counter(), defaultdict(float)
         start = time.perf_counter()
         run()
         self._steps.append((time.perf_counter() - start, self._seconds))

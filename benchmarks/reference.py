@@ -7,7 +7,7 @@ inside: obviously right first, quick enough second.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,35 +20,49 @@ Result = tuple[Array, Pull]
 
 
 def conv2d(x: Array, w: Array, b: Array | None = None, **attributes: Any) -> Result:
-    """One matrix product a filter tap: y = sum over r, s of x shifted by (r, s), times w[:,:,r,s].
+    """y = M W^T + b, a few images at a time: row (n, p, q) of M holds what the filter sees there.
 
-    Channels stand last inside, so that each product is one over all positions. No groups.
+    Of M one block of columns (all channels) is copied a filter tap. No groups.
     """
     options = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, **attributes}
     g = Conv2dGeometry.of("reference", x.shape, w.shape, **options)
     pads = ((0, 0), (g.pad_top, g.pad_bottom), (g.pad_left, g.pad_right), (0, 0))
-    padded = np.pad(x.transpose(0, 2, 3, 1), pads)
+    images = np.pad(x.transpose(0, 2, 3, 1), pads)
+    filters = w.transpose(2, 3, 1, 0).reshape(-1, g.k)
+    few = max(1, 1024 // (g.p * g.q))
+    parts = [slice(start, start + few) for start in range(0, g.n, few)]
+    matrix = np.empty((few, g.p, g.q, g.r * g.s, g.c))
 
-    def tap(image: Array, r: int, s: int) -> Array:
-        top, left = r * g.dilation_h, s * g.dilation_w
-        rows = slice(top, top + (g.p - 1) * g.stride_h + 1, g.stride_h)
-        columns = slice(left, left + (g.q - 1) * g.stride_w + 1, g.stride_w)
-        return image[:, rows, columns]
+    def taps(images: Array) -> Iterator[tuple[int, Array]]:
+        """For each tap its number and the view (n, P, Q, C) of the elements that it meets."""
+        for r in range(g.r):
+            rows = slice(r * g.dilation_h, r * g.dilation_h + (g.p - 1) * g.stride_h + 1)
+            for s in range(g.s):
+                columns = slice(s * g.dilation_w, s * g.dilation_w + (g.q - 1) * g.stride_w + 1)
+                yield r * g.s + s, images[:, rows, columns][:, :: g.stride_h, :: g.stride_w]
 
-    taps = [(r, s) for r in range(g.r) for s in range(g.s)]
-    total = np.zeros((g.n * g.p * g.q, g.k)) if b is None else np.tile(b, (g.n * g.p * g.q, 1))
-    for r, s in taps:
-        total += tap(padded, r, s).reshape(-1, g.c) @ w[:, :, r, s].T
-    y = total.reshape(g.n, g.p, g.q, g.k)
+    def seen(images: Array) -> Array:
+        block = matrix[: len(images)]
+        for number, view in taps(images):
+            block[:, :, :, number] = view
+        return block.reshape(-1, len(filters))
+
+    y = np.empty((g.n, g.p, g.q, g.k))
+    for part in parts:
+        y[part] = (seen(images[part]) @ filters).reshape(-1, g.p, g.q, g.k)
+    if b is not None:
+        y += b
 
     def pull(dy: Array) -> tuple[Array, ...]:
-        flat = dy.transpose(0, 2, 3, 1).reshape(-1, g.k)
-        dx, dw = np.zeros_like(padded), np.empty_like(w)
-        for r, s in taps:
-            share = flat @ w[:, :, r, s]
-            tap(dx, r, s)[...] += share.reshape(g.n, g.p, g.q, g.c)
-            dw[:, :, r, s] = flat.T @ tap(padded, r, s).reshape(-1, g.c)
+        dx, dw = np.zeros_like(images), np.zeros_like(filters)
+        for part in parts:
+            rows = dy[part].transpose(0, 2, 3, 1).reshape(-1, g.k)
+            dw += seen(images[part]).T @ rows
+            shares = (rows @ filters.T).reshape(-1, *matrix.shape[1:])
+            for number, view in taps(dx[part]):
+                view += shares[:, :, :, number]
         dx = dx[:, g.pad_top : g.pad_top + g.h, g.pad_left : g.pad_left + g.w]
+        dw = dw.reshape(g.r, g.s, g.c, g.k).transpose(3, 2, 0, 1)
         return dx.transpose(0, 3, 1, 2), dw, dy.sum((0, 2, 3))
 
     return y.transpose(0, 3, 1, 2), pull

@@ -44,7 +44,8 @@ def loss_and_gradients(model: Model, x: Array, target: Array, key: Key) -> list[
     gradient: Any = pull(np.asarray(1.0))[0]
     gradients: list[Array] = []
     for pull in reversed(pulls):
-        gradient, *of_parameters = pull(gradient)
+        found: Any = pull(gradient)
+        gradient, of_parameters = found[0], found[1:]
         gradients = [*of_parameters, *gradients]
     return [loss, *gradients]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NoReturn
 
 import click
 
@@ -16,6 +17,7 @@ _COMMANDS = {
     "eval": ("gpucnn.cli.eval", "evaluate", "Measure a trained net on a data set."),
     "predict": ("gpucnn.cli.predict", "predict", "Say what pictures show."),
     "check": ("gpucnn.cli.check", "check", "Check every operation on a device."),
+    "kernels": ("gpucnn.cli.kernels", "kernels", "List the CUDA kernels as compiled."),
     "bench": ("gpucnn.cli.bench", "bench", "Measure what this hardware does with the engine."),
     "info": ("gpucnn.cli.info", "info", "Show versions, devices and settings."),
 }
@@ -56,10 +58,16 @@ class _LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, _, text) in _COMMANDS.items()])
 
-    def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
-        options.pop("standalone_mode", None)
-        options.setdefault("prog_name", "gpucnn")
-        return run(lambda: super(_LazyGroup, self).main(args, *rest, standalone_mode=False, **options))
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = "gpucnn",
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> NoReturn:
+        call = partial(super().main, args, prog_name, complete_var, standalone_mode=False, **extra)
+        run(call)
 
 
 def _unknown(name: str) -> str:

@@ -18,7 +18,8 @@ class Interrupted(Exception):
 
 
 def run(call: Callable[[], Any]) -> NoReturn:
-    """Run a click command to its end and exit: 0, 1 for an error, 2 for wrong usage, 130 for Ctrl-C.
+    """Run a click command to its end and exit: 0, or 1 for an error, 2 for wrong usage, 130 for
+    Ctrl-C.
 
     What the library raises in answer to arguments becomes `gpucnn: error: ...`; with
     GPUCNN_TRACEBACK=1 in the environment the traceback comes first. Other exceptions are bugs, and

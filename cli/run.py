@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -166,12 +165,14 @@ class Run:
     def _print_head(self) -> None:
         splits = self.splits
         c, h, w = splits.train.images.shape[1:]
-        kept = "" if splits.validation is None else f"{len(splits.validation):,} validation and "
+        counts = [f"{len(splits.train):,} training", f"{len(splits.test):,} test"]
+        if splits.validation is not None:
+            counts.insert(1, f"{len(splits.validation):,} validation")
         options.line("model", options.describe_model(self.model))
         options.line(
             "data",
-            f"{splits.name}: {len(splits.train):,} training, {kept}{len(splits.test):,} test images "
-            f"of {c} x {h} x {w}, {len(splits.classes)} classes",
+            f"{splits.name}: {', '.join(counts)} images of {c} x {h} x {w}, "
+            f"{len(splits.classes)} classes",
         )
         options.line("recipe", str(self.settings))
         there = (self.out / checkpoints.FILE).exists()

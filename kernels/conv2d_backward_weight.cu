@@ -1,7 +1,7 @@
 // 2-D convolution, gradient of the filters, as an implicit matrix product.
 //
 //   dweight[k,r,s,c] = sum over n, p, q of dy[n,p,q,k] * x[n,h,w,c]
-//                      h = p*stride_h - pad_top + r*dilation_h, w likewise; x is 0 outside the image
+//                      h = p*stride_h - pad_top + r*dilation_h, w likewise; x is 0 outside
 //
 //   D[i][j]: i = filter of the group, j = (r,s,c), depth = output pixel (n,p,q)
 //   A[i][(n,p,q)] = dy, as it lies    B[(r,s,c)][(n,p,q)] = x gathered

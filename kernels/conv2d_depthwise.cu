@@ -12,7 +12,8 @@
 // and spills.
 constexpr int DEPTHWISE_BLOCKS = 4;
 
-extern "C" __global__ void __launch_bounds__(THREADS, DEPTHWISE_BLOCKS) conv2d_depthwise_forward(
+extern "C" __global__ void __launch_bounds__(THREADS, DEPTHWISE_BLOCKS)
+    conv2d_depthwise_forward(
     const real* __restrict__ x,       // (N, H, W, C)
     const real* __restrict__ weight,  // (K, R, S)
     const real* __restrict__ bias,    // (K) or null
@@ -39,7 +40,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, DEPTHWISE_BLOCKS) conv2d_d
 
 //   dx[n,h,w,c] = sum over r, s and the filters k of c of dy[n,p,q,k] * weight[k,r,s]
 //                 where h = p*stride_h - pad_top + r*dilation_h, w likewise, has a p and q
-extern "C" __global__ void __launch_bounds__(THREADS, DEPTHWISE_BLOCKS) conv2d_depthwise_backward_input(
+extern "C" __global__ void __launch_bounds__(THREADS, DEPTHWISE_BLOCKS)
+    conv2d_depthwise_backward_input(
     const real* __restrict__ dy,      // (N, P, Q, K)
     const real* __restrict__ weight,  // (K, R, S)
     real* __restrict__ dx,            // (N, H, W, C)
@@ -72,7 +74,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, DEPTHWISE_BLOCKS) conv2d_d
 // One tap (r,s) on grid.y, a range of pixels on grid.z. The threads with one threadIdx.x share a
 // filter: each sums every blockDim.y-th pixel, a tree in shared memory adds them in fixed order.
 // With more than one range, split_k.cu sums the workspace.
-extern "C" __global__ void __launch_bounds__(THREADS, DEPTHWISE_BLOCKS) conv2d_depthwise_backward_weight(
+extern "C" __global__ void __launch_bounds__(THREADS, DEPTHWISE_BLOCKS)
+    conv2d_depthwise_backward_weight(
     const real* __restrict__ x,   // (N, H, W, C)
     const real* __restrict__ dy,  // (N, P, Q, K)
     real* __restrict__ dweight,   // (splits, K, R, S)

@@ -12,7 +12,20 @@ from gpucnn.cases.case import operation, to_device
 from gpucnn.core.device import Device
 from gpucnn.core.dispatch import CHANNELS_LAST
 
-by_name = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+def by_name(cases: list[Case]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("case", cases, ids=lambda case: case.name)
+
+
+# PyTorch draws other random numbers: test_determinism.py holds dropout to NumPy's.
+_SAME_IN_PYTORCH = [case for case in CASES if case.op != "dropout"]
+_DIFFERENTIABLE = [
+    case
+    for case in CASES
+    if case.smooth
+    and case.op not in ("in_place", "setitem")
+    and any(value is not None and value.differentiable for value in case.inputs)
+]
 
 
 def test_names_are_unique() -> None:
@@ -20,11 +33,9 @@ def test_names_are_unique() -> None:
     assert len(set(names)) == len(names)
 
 
-@by_name
+@by_name(_SAME_IN_PYTORCH)
 def test_against_pytorch(case: Case, device: str) -> None:
     """float64 within 1e-10 of the largest entry, float32 within the row's tolerance."""
-    if case.op == "dropout":
-        pytest.skip("PyTorch draws other random numbers; see test_dropout.py")
     pytest.importorskip("torch")
     import torch_reference
 
@@ -41,7 +52,7 @@ def test_against_pytorch(case: Case, device: str) -> None:
                 assert_close(g, expected_g, tolerance, f"gradient {number}")
 
 
-@by_name
+@by_name(CASES)
 def test_device_against_cpu(case: Case, device: str) -> None:
     """float32 on any device agrees with the cpu's float64."""
     expected, ours = run(case, "cpu", np.float64), run(case, device, np.float32)
@@ -53,7 +64,7 @@ def test_device_against_cpu(case: Case, device: str) -> None:
             assert_close(g, h, case.tolerance, f"gradient {number}")
 
 
-@by_name
+@by_name(CASES)
 def test_same_bits_twice(case: Case, device: str) -> None:
     first, second = run(case, device), run(case, device)
     for a, b in zip(first.outputs + first.gradients, second.outputs + second.gradients):
@@ -61,10 +72,8 @@ def test_same_bits_twice(case: Case, device: str) -> None:
             assert a.tobytes() == b.tobytes()
 
 
-@by_name
+@by_name(_DIFFERENTIABLE)
 def test_gradient_against_finite_differences(case: Case) -> None:
-    if not case.smooth:
-        pytest.skip("the row sits on kinks")
     arguments = []
     for array, spec in zip(case.arrays(np.float64), case.inputs):
         tensor = None if array is None else to_device(array, Device("cpu"))
@@ -72,11 +81,6 @@ def test_gradient_against_finite_differences(case: Case) -> None:
             tensor = tensor.detach().requires_grad_()
         arguments.append(tensor)
     function = operation(case.op)
-    if not any(t is not None and t.requires_grad for t in arguments) or case.op in (
-        "in_place",
-        "setitem",
-    ):
-        pytest.skip("nothing to differentiate")
 
     def call(*xs: object) -> object:
         gpucnn.manual_seed(7)
@@ -91,13 +95,11 @@ _KEEPS_ORDER = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "case",
+@by_name(
     [
         c for c in CASES
         if c.op in _KEEPS_ORDER and c.inputs[0] and c.inputs[0].layout == "channels_last"
-    ],
-    ids=lambda case: case.name,
+    ]
 )  # fmt: skip
 def test_channels_last_is_kept(case: Case, device: str) -> None:
     """Channels-last memory in: channels-last outputs and gradients out."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -60,6 +61,19 @@ def get(device: Device) -> Backend:
 def register(device: Device, backend: Backend) -> None:
     """Let `backend` serve `device` from now on."""
     _backends[device] = backend
+
+
+@contextmanager
+def serving(device: Device, backend: Backend) -> Iterator[None]:
+    """Let `backend` serve `device` within the context, and the one before it afterwards."""
+    before = _backends.get(device)
+    _backends[device] = backend
+    try:
+        yield
+    finally:
+        del _backends[device]
+        if before is not None:
+            _backends[device] = before
 
 
 def why_unavailable(kind: str) -> str | None:

@@ -161,7 +161,7 @@ class Outcome:
 
 
 def operation(name: str) -> Callable[..., Any]:
-    """The function behind a case's op: of nn.functional, of gpucnn, a Tensor method, or a helper."""
+    """The function behind a case's op: a helper, of nn.functional, of gpucnn, or a method."""
     if name in _HELPERS:
         return _HELPERS[name]
     for home in (functional, gpucnn):
@@ -228,7 +228,7 @@ def _getitem(x: Tensor, *index: Tensor, key: Any = None) -> Tensor:
 
 def _setitem(x: Tensor, value: Tensor, key: Any) -> Tensor:
     copy = x.clone().detach()
-    copy[key] = value
+    copy[key] = value.detach()
     return copy
 
 
@@ -266,7 +266,7 @@ def _cast(x: Tensor, dtype: str) -> Tensor:
 
 def _in_place(x: Tensor, other: Tensor, name: str) -> Tensor:
     y = x.clone().detach()
-    return getattr(y, name)(other)
+    return getattr(y, name)(other.detach())
 
 
 _HELPERS: dict[str, Callable[..., Any]] = {

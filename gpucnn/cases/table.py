@@ -130,7 +130,7 @@ def _two(op: str, a: Any, b: Any, note: str = "", **more: Any) -> Case:
 
 _COMPARISONS = ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal")
 ARITHMETIC = [
-    *(_two(op, (3, 5, 7), (5, 1), "broadcasting both ways") for op in ("add", "subtract", "multiply")),
+    *(_two(op, (3, 5, 7), (5, 1), "both broadcast") for op in ("add", "subtract", "multiply")),
     _two("divide", (4, 1, 6), I((5, 6), "positive")),
     _two("power", I((3, 7), "positive"), (1, 7)),
     _two("add", (2, 3, 5, 4), I((2, 3, 5, 4), layout="channels_last"), "two memory orders"),
@@ -141,7 +141,8 @@ ARITHMETIC = [
     _two("add", (0, 5), (1, 5), "nothing"),
     _two("add", (), (), "scalars"),
     *(Case(op, (I((3, 7), "positive"),), {"scalar": 1.5}) for op in (
-        "add", "radd", "subtract", "rsubtract", "multiply", "divide", "rdivide", "power", "rpower")),
+        "add", "radd", "subtract", "rsubtract", "multiply", "divide", "rdivide", "power",
+        "rpower")),
     Case("power", (I((3, 7)),), {"scalar": 2}, "a square of negatives"),
     *(_two(op, I((4, 6), "ties"), I((4, 6), "ties"), smooth=False) for op in _COMPARISONS),
     _two("maximum", I((4, 6), "distinct"), I((6,), "distinct"), smooth=False),
@@ -171,7 +172,8 @@ SHAPES = [
     Case("mean", (I((3, 5, 7)),), {"dim": (1, 2), "keepdim": True}),
     Case("mean", (I((3, 5, 7), layout="transposed"),)),
     Case("var", (I((4, 9)),), {"dim": 1}),
-    *(Case(op, (I((4, 9), "distinct"),), {"dim": d}) for op in ("max", "min") for d in (None, 0, 1)),
+    *(Case(op, (I((4, 9), "distinct"),), {"dim": d})
+      for op in ("max", "min") for d in (None, 0, 1)),
     Case("max", (I((4, 9), "ties"),), {"dim": 1}, "ties go to the first", smooth=False),
     Case("max", (I((4, 9), "ties"),), note="ties share", smooth=False),
     Case("max", (I((4, 9), "special"),), {"dim": 1}, "NaN wins", smooth=False),
@@ -179,7 +181,7 @@ SHAPES = [
     *(Case(op, (I((4, 9), "special"),), {"dim": 1}, smooth=False) for op in ("argmax", "argmin")),
     Case("argmax", (I((130, 10), "ties"),), {"dim": 1}, "predictions of a batch", smooth=False),
     Case("argmax", (I((3, 5, 7), "distinct"),), smooth=False),
-    Case("reshape", (I((2, 3, 5, 4), layout="channels_last"),), {"shape": (2, 60)}, "NCHW by value"),
+    Case("reshape", (I((2, 3, 5, 4), layout="channels_last"),), {"shape": (2, 60)}, "NCHW values"),
     Case("flatten", (I((2, 3, 5, 4), layout="channels_last"),), {"start_dim": 1}),
     Case("permute", (I((2, 3, 5)),), {"dims": (2, 0, 1)}),
     Case("contiguous", (I((3, 5), layout="transposed"),)),
@@ -238,7 +240,7 @@ MODEL = [
                         ((9, 4), "C", "after a linear layer"), ((3, 4, 11), "C", "sequences"),
                         ((5, 67, 9, 9), "channels_last", "channels beyond a tile"))),
     Case("batch_norm_train", (I((4, 3, 5, 5)), I((3,), grad=False), I((3,), "positive", grad=False),
-                              None, None), {"momentum": 0.3, "eps": 1e-3}, "without weight and bias"),
+                              None, None), {"momentum": 0.3, "eps": 1e-3}, "no weight, no bias"),
     Case("batch_norm_eval", (I((4, 5, 3, 7)), I((5,), grad=False), I((5,), "positive", grad=False),
                              I((5,)), I((5,))), {}, "given statistics"),
     *(Case("sgd_update", (I((1003,), grad=False), I((1003,), grad=False)),

@@ -73,10 +73,19 @@ class Saved(NamedTuple):
 
 
 class Edge(NamedTuple):
-    node: Function | None  # the parent operation, or
-    leaf: Tensor | None  # the leaf itself
-    output: int  # which output of the parent
+    """Where a gradient goes: to output number `output` of an operation, or to a leaf."""
+
+    node: Function | None  # None for a leaf
+    leaf: Any  # the leaf Tensor, else None: an operation must not keep its outputs alive
+    output: int
     shape: tuple[int, ...]
+    dtype: Any
+
+    @classmethod
+    def to(cls, tensor: Tensor) -> Edge:
+        node = tensor.grad_fn
+        leaf = tensor if node is None else None
+        return cls(node, leaf, tensor._output_index, tensor.shape, tensor.dtype)
 
 
 class Function:
@@ -173,23 +182,22 @@ class Function:
             state.enabled = enabled
         if not record:
             return result
-        ctx._edges = tuple(
-            Edge(a.grad_fn, a if a.grad_fn is None else None, a._output_index, a.shape)
-            if needed
-            else None
-            for a, needed in zip(args, needs)
-        )
+        ctx._edges = tuple(Edge.to(a) if needed else None for a, needed in zip(args, needs))
         ctx._sequence = next(_sequence)
         outputs = result if isinstance(result, tuple) else (result,)
         inputs = {id(a) for a in args}
         marked = [ctx._mark(index, out, id(out) in inputs) for index, out in enumerate(outputs)]
         return tuple(marked) if isinstance(result, tuple) else marked[0]
 
-    def _mark(self, index: int, output: Tensor, is_input: bool) -> Tensor:
+    def _mark(self, index: int, output: Any, is_input: bool) -> Tensor:
+        if not isinstance(output, Tensor):
+            raise TypeError(
+                f"{self.name}.forward: must return tensors, got {type(output).__name__}"
+            )
         if is_input:  # returned as it came: the argument must keep its own history
             output = output.detach()
         self._outputs.append((output.shape, output.dtype, output.device))
-        if output.is_floating_point:
+        if output.is_floating_point():
             output.requires_grad = True
             output.grad_fn = self
             output._output_index = index

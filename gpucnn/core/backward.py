@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from typing import cast
+from typing import Any
 
 from gpucnn.core.autograd import Edge, Function, state
 from gpucnn.core.memory import copy, full
@@ -24,23 +24,26 @@ def run_backward(
 ) -> list[Tensor | None]:
     """Propagate gradients from `roots`.
 
-    With `inputs`, the gradients of exactly these tensors are returned and no `.grad` is touched;
-    without, `.grad` of every leaf reached is added to.
+    With `inputs`, the gradients of exactly these tensors are returned, no leaf's `.grad` is
+    touched, and only operations between them and the roots run; without, `.grad` of every leaf
+    reached is added to.
     """
     if create_graph:
         raise RuntimeError("backward: create_graph (gradients of gradients) is not supported")
-    wanted = None if inputs is None else _Wanted(inputs)
+    wanted = None if inputs is None else _Wanted(roots, inputs)
     pending: dict[Function, list[Tensor | None]] = {}
     heap: list[tuple[int, Function]] = []
 
     def send(edge: Edge, gradient: Tensor) -> None:
-        if edge.leaf is not None:
+        if edge.node is None:
             if wanted is None:
                 _accumulate(edge.leaf, gradient)
             else:
                 wanted.add_leaf(edge.leaf, gradient)
             return
-        node = cast(Function, edge.node)
+        node = edge.node
+        if wanted is not None and not wanted.reaches(node):
+            return
         if node not in pending:
             pending[node] = [None] * len(node._outputs)
             heapq.heappush(heap, (-node._sequence, node))
@@ -50,21 +53,19 @@ def run_backward(
 
     enabled, state.enabled = state.enabled, False
     try:
-        for root, gradient in zip(roots, gradients):
-            edge = Edge(root.grad_fn, root if root.is_leaf else None, root._output_index, ())
-            send(edge, _root_gradient(root, gradient))
+        for root, gradient in zip(roots, gradients, strict=True):
+            send(Edge.to(root), _root_gradient(root, gradient))
         while heap:
             _, node = heapq.heappop(heap)
             node_gradients = pending.pop(node)
+            _retain(node, node_gradients)
             if wanted is not None:
                 wanted.add_node(node, node_gradients)
-            for index, reference in node._retained.items():
-                if (tensor := reference()) is not None:
-                    tensor.grad = node_gradients[index]
+                if node not in wanted.between:
+                    continue
             for parent, result in zip(node._edges, _call(node, node_gradients)):
                 if parent is not None and result is not None:
-                    _check(node, parent, result)
-                    send(parent, result)
+                    send(parent, _checked(node, parent, result))
             if not retain_graph:
                 node._saved = None if node._saved else node._saved
     finally:
@@ -73,11 +74,28 @@ def run_backward(
 
 
 class _Wanted:
-    """The gradients that `grad` was asked for."""
+    """The gradients that `grad` was asked for.
 
-    def __init__(self, inputs: Sequence[Tensor]) -> None:
+    Attributes:
+        between: the operations on a path from the roots to one of these tensors.
+    """
+
+    def __init__(self, roots: Sequence[Tensor], inputs: Sequence[Tensor]) -> None:
         self.inputs = inputs
         self.result: list[Tensor | None] = [None] * len(inputs)
+        self.sources = {t.grad_fn for t in inputs}
+        leaves = {id(t) for t in inputs if t.grad_fn is None}
+        self.between: set[Function] = set()
+        for node in sorted(_reachable(roots), key=lambda node: node._sequence):  # parents first
+            for edge in node._edges:
+                if edge is None:
+                    continue
+                if id(edge.leaf) in leaves if edge.node is None else self.reaches(edge.node):
+                    self.between.add(node)
+                    break
+
+    def reaches(self, node: Function) -> bool:
+        return node in self.between or node in self.sources
 
     def add_leaf(self, leaf: Tensor, gradient: Tensor) -> None:
         for number, tensor in enumerate(self.inputs):
@@ -91,22 +109,45 @@ class _Wanted:
                 self.result[number] = gradients[tensor._output_index]
 
 
+def _reachable(roots: Sequence[Tensor]) -> set[Function]:
+    found = {root.grad_fn for root in roots if root.grad_fn is not None}
+    unseen = list(found)
+    while unseen:
+        for edge in unseen.pop()._edges:
+            if edge is not None and edge.node is not None and edge.node not in found:
+                found.add(edge.node)
+                unseen.append(edge.node)
+    return found
+
+
 def grad(
-    outputs: Tensor,
+    outputs: Tensor | Sequence[Tensor],
     inputs: Tensor | Sequence[Tensor],
-    grad_outputs: Tensor | None = None,
-    retain_graph: bool = False,
+    grad_outputs: Tensor | Sequence[Tensor | None] | None = None,
+    retain_graph: bool | None = None,
     create_graph: bool = False,
+    *,
     allow_unused: bool = False,
 ) -> tuple[Tensor | None, ...]:
-    """The gradients of `outputs` for `inputs`, without touching any `.grad`.
+    """The gradients of (the sum of) `outputs` for `inputs`, without touching any leaf's `.grad`.
+
+    Args:
+        grad_outputs: the upstream gradient of each output, as in `Tensor.backward`.
+        retain_graph, create_graph: as in `Tensor.backward`.
+        allow_unused: return None for an input that the outputs do not depend on.
 
     Raises:
         RuntimeError: an input is not part of the graph (unless `allow_unused`), and the cases of
             `Tensor.backward`.
     """
     sources = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    result = run_backward([outputs], [grad_outputs], retain_graph, create_graph, sources)
+    roots = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    given: list[Any] = [None] * len(roots)
+    if grad_outputs is not None:
+        given = [grad_outputs] if isinstance(grad_outputs, Tensor) else list(grad_outputs)
+    if len(given) != len(roots):
+        raise RuntimeError(f"grad: {len(given)} grad_outputs for {len(roots)} outputs")
+    result = run_backward(roots, given, bool(retain_graph), create_graph, sources)
     if not allow_unused and any(g is None for g in result):
         number = next(i for i, g in enumerate(result) if g is None)
         raise RuntimeError(f"grad: input {number} is not part of the graph of the output")
@@ -123,12 +164,18 @@ def _root_gradient(root: Tensor, gradient: Tensor | None) -> Tensor:
                 "only one element has an implicit one"
             )
         return full(root.shape, 1, root.dtype, root.device)
+    if not isinstance(gradient, Tensor):
+        raise TypeError(f"backward: gradient must be a Tensor, got {type(gradient).__name__}")
     if gradient.shape != root.shape or gradient.device is not root.device:
         raise RuntimeError(
             f"backward: gradient of shape {gradient.shape} on {gradient.device} for a tensor of "
             f"shape {root.shape} on {root.device}"
         )
-    return gradient
+    return _as_dtype(gradient, root.dtype)
+
+
+def _as_dtype(gradient: Tensor, dtype: Any) -> Tensor:
+    return gradient if gradient.dtype == dtype else copy(gradient, dtype=dtype)
 
 
 def _call(node: Function, gradients: list[Tensor | None]) -> tuple[Tensor | None, ...]:
@@ -146,21 +193,31 @@ def _call(node: Function, gradients: list[Tensor | None]) -> tuple[Tensor | None
     return results
 
 
-def _check(node: Function, edge: Edge, gradient: Tensor) -> None:
+def _checked(node: Function, edge: Edge, gradient: Any) -> Tensor:
+    """What an operation returned for an argument, in that argument's dtype."""
     if not isinstance(gradient, Tensor) or gradient.shape != edge.shape:
         what = gradient.shape if isinstance(gradient, Tensor) else type(gradient).__name__
         raise RuntimeError(
             f"{node.name}.backward: gradient {what} for an argument of shape {edge.shape}"
         )
+    return _as_dtype(gradient, edge.dtype)
 
 
-def _accumulate(leaf: Tensor, gradient: Tensor) -> None:
-    if leaf.grad is not None:
-        leaf.grad.add_(gradient)
+def _retain(node: Function, gradients: list[Tensor | None]) -> None:
+    """Add to `.grad` of those outputs that asked for it."""
+    for index, reference in node._retained.items():
+        tensor, gradient = reference(), gradients[index]
+        if tensor is not None and gradient is not None:
+            _accumulate(tensor, gradient)
+
+
+def _accumulate(tensor: Tensor, gradient: Tensor) -> None:
+    if tensor.grad is not None:
+        tensor.grad.add_(gradient)
         return
-    slot = leaf._grad_slot
-    if slot is not None and slot.shape == leaf.shape and slot.device is leaf.device:
-        leaf.grad = slot.copy_(gradient)
+    slot = tensor._grad_slot
+    if slot is not None and slot.shape == tensor.shape and slot.device is tensor.device:
+        tensor.grad = slot.copy_(gradient)
     else:
-        # A copy: the same array may be on its way to another leaf as well.
-        leaf.grad = copy(gradient, dtype=leaf.dtype, order=leaf.order)
+        # A copy: the same array may be on its way to another tensor as well.
+        tensor.grad = copy(gradient, dtype=tensor.dtype, order=tensor.order)

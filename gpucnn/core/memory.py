@@ -29,13 +29,26 @@ def as_dtype(call: str, dtype: Any) -> np.dtype[Any]:
         TypeError: it is none of float32, float64, int64, int32, uint8, bool.
     """
     try:
-        result = np.dtype(dtype)
+        result = np.dtype(object if dtype is None else dtype)  # None is float64 to NumPy
     except TypeError:
         result = np.dtype(object)
     if result not in DTYPES:
         names = ", ".join(d.name for d in DTYPES)
         raise TypeError(f"{call}: dtype must be one of {names}, got {dtype}")
     return result
+
+
+def check_number(call: str, value: Number, dtype: np.dtype[Any]) -> None:
+    """Refuse a Python number that an integer dtype cannot hold: it would wrap around.
+
+    Raises:
+        ValueError: the number is out of the dtype's range, infinite or NaN.
+    """
+    if dtype.kind not in "iu":
+        return
+    limits = np.iinfo(dtype)
+    if not limits.min <= value <= limits.max:
+        raise ValueError(f"{call}: {value} does not fit a tensor of {dtype}")
 
 
 @primitive
@@ -62,12 +75,14 @@ def full(
     order: Order = None,
 ) -> Tensor:
     """A tensor with `value` everywhere, made on its device."""
+    check_number("full", value, dtype)
     specs = [Spec(shape, dtype, order)]
     return Tensor(dispatch("full", device, (), specs, {"value": value})[0], device)
 
 
 def fill(target: Tensor, value: Number) -> Tensor:
     """Set every element of `target` (any view) to `value`, in place."""
+    check_number("fill_", value, target.dtype)
     dispatch("full", target.device, (), (), {"value": value}, (target.data,))
     target._version[0] += 1
     return target

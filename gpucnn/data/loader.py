@@ -74,10 +74,12 @@ class DataLoader:
         self.device = device
         self.prefetch = _integer("prefetch", prefetch, 0)
         self.epoch = 0
+        self._first = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Makes `epoch` (from 0) the next one."""
+    def set_epoch(self, epoch: int, batch: int = 0) -> None:
+        """Makes `epoch` (from 0) the next one, begun at its batch number `batch`."""
         self.epoch = _integer("epoch", epoch, 0)
+        self._first = _integer("batch", batch, 0)
 
     def __len__(self) -> int:
         """The number of batches of an epoch."""
@@ -86,22 +88,24 @@ class DataLoader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         epoch, self.epoch = self.epoch, self.epoch + 1
-        return self._tensors(self.arrays(epoch))
+        first, self._first = self._first, 0
+        return self._tensors(self.arrays(epoch, first))
 
-    def arrays(self, epoch: int) -> Generator[Arrays, None, None]:
-        """The batches of one epoch as NumPy arrays."""
+    def arrays(self, epoch: int, first: int = 0) -> Generator[Arrays, None, None]:
+        """The batches of one epoch from number `first` on, as NumPy arrays."""
         count = len(self.dataset)
         order = shuffled(count, self.seed, ORDER, epoch) if self.shuffle else None
         steps = flatten(self.transform)
         dataset, size, seed = self.dataset, self.batch_size, self.seed
 
-        def prepare(i: int) -> Arrays:
+        def prepare(number: int) -> Arrays:
+            i = first + number
             start, stop = i * size, min((i + 1) * size, count)
             index = slice(start, stop) if order is None else order[start:stop]
             images, labels, scale = _gather(dataset, index)
             return apply(steps, images, scale, generator(seed, TRANSFORM, epoch, i)), labels
 
-        return prefetched(prepare, len(self), self.prefetch)
+        return prefetched(prepare, max(len(self) - first, 0), self.prefetch)
 
     def _tensors(self, batches: Generator[Arrays, None, None]) -> Iterator[tuple[Tensor, Tensor]]:
         import gpucnn

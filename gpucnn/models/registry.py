@@ -29,8 +29,16 @@ class Model(Module):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        if cls.__dict__.get("name"):
-            _models[cls.name] = cls
+        if not cls.__dict__.get("name"):
+            return
+        known = _models.get(cls.name)
+        # The same class once more is a notebook's cell run again.
+        if known is not None and (known.__module__, known.__qualname__) != (
+            cls.__module__,
+            cls.__qualname__,
+        ):
+            raise ValueError(f"model: the name {cls.name!r} belongs to {known.__qualname__}")
+        _models[cls.name] = cls
 
     def __init__(self, **options: Any) -> None:
         super().__init__()

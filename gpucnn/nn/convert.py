@@ -54,7 +54,7 @@ def move_module(module: Module, device: Device | None, dtype: DType | None) -> N
 def move_tensor(tensor: Tensor, device: Device | None, dtype: DType | None) -> bool:
     """Move one tensor in place; whether there was anything to do. Its views keep the old memory."""
     device = device or tensor.device
-    if dtype is None or not tensor.is_floating_point:
+    if dtype is None or not tensor.is_floating_point():
         dtype = tensor.dtype
     if device is tensor.device and dtype == tensor.dtype:
         return False

@@ -18,7 +18,6 @@ max_pool2d = pool.max_pool
 avg_pool2d = pool.avg_pool
 adaptive_avg_pool2d = pool.adaptive_avg_pool
 linear = _linear.linear
-nll_loss = loss.nll
 batch_norm = norm.normalize
 
 
@@ -40,14 +39,14 @@ def softmax(
         TypeError: no `dim`, or the input is not of floats.
         IndexError: the tensor has no such axis.
     """
-    return _softmax.along_axis("softmax", input, dim, dtype, False)
+    return _softmax.softmax_of(input, dim, dtype)
 
 
 def log_softmax(
     input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None
 ) -> Tensor:
     """log(softmax(x)) along `dim`, computed without overflow; errors as `softmax`."""
-    return _softmax.along_axis("log_softmax", input, dim, dtype, True)
+    return _softmax.log_softmax_of(input, dim, dtype)
 
 
 def _legacy(call: str, size_average: Any, reduce: Any) -> None:
@@ -72,6 +71,22 @@ def cross_entropy(
 
 
 cross_entropy.__doc__ = loss.softmax_cross_entropy.__doc__
+
+
+def nll_loss(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: Any = None,
+    ignore_index: int = -100,
+    reduce: Any = None,
+    reduction: str = "mean",
+) -> Tensor:
+    _legacy("nll_loss", size_average, reduce)
+    return loss.nll(input, target, weight, ignore_index, reduction)
+
+
+nll_loss.__doc__ = loss.nll.__doc__
 
 
 def mse_loss(
@@ -135,7 +150,7 @@ def pad(
         raise ValueError(
             f"{call}: mode must be 'constant', 'replicate', 'reflect' or 'circular', got {mode!r}"
         )
-    if value is not None:
+    if value:
         raise ValueError(f"{call}: value has no meaning in mode {mode!r}")
     for axis, (before, after) in sorted(pairs.items()):
         x = _pad_from_within(x, axis, before, after, mode)

@@ -193,7 +193,7 @@ def summary(model: Module, input_size: Sequence[int] | Tensor) -> Summary:
 
 
 def _example(model: Module, shape: Shape) -> Tensor:
-    like = next((p for p in model.parameters() if p.is_floating_point), None)
+    like = next((p for p in model.parameters() if p.is_floating_point()), None)
     if like is None:
         return zeros(shape)
     return zeros(shape, dtype=like.dtype, device=like.device)

@@ -103,6 +103,12 @@ def _float(call: str, x: Tensor) -> Tensor:
     return cast(check_tensor(call, x), float32) if x.dtype.kind != "f" else x
 
 
+def _number(call: str, x: Tensor) -> Tensor:
+    if check_tensor(call, x).dtype.kind == "b":
+        raise TypeError(f"{call}: a bool tensor has no sign; for `not` write ~x")
+    return x
+
+
 def exp(input: Tensor) -> Tensor:
     """e to the power of each element."""
     return OfOutput.apply(_float("exp", input), "exp")
@@ -120,17 +126,19 @@ def sqrt(input: Tensor) -> Tensor:
 
 def absolute(input: Tensor) -> Tensor:
     """The absolute value; its gradient at 0 is 0."""
-    return Absolute.apply(check_tensor("abs", input))
+    return Absolute.apply(_number("abs", input))
 
 
 def negative(input: Tensor) -> Tensor:
     """Minus each element."""
-    return Negative.apply(check_tensor("negative", input))
+    return Negative.apply(_number("negative", input))
 
 
 def relu(input: Tensor) -> Tensor:
     """max(x, 0) of each element; NaN stays NaN; its gradient at 0 is 0."""
-    return OfOutput.apply(_float("relu", input), "relu")
+    if check_tensor("relu", input).dtype.kind != "f":
+        return binary(_number("relu", input), 0, op="maximum")
+    return OfOutput.apply(input, "relu")
 
 
 def sigmoid(input: Tensor) -> Tensor:

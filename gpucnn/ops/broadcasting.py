@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.core.dispatch import Spec
-from gpucnn.core.memory import bool_, copy, float32, int64
+from gpucnn.core.memory import as_dtype, bool_, check_number, float32, int64
 from gpucnn.core.primitive import primitive
 from gpucnn.core.tensor import Tensor
 from gpucnn.ops.convert import cast
@@ -34,8 +34,31 @@ def promote(a: np.dtype[Any], b: np.dtype[Any]) -> np.dtype[Any]:
     return np.promote_types(a, b)
 
 
+def _category(dtype: np.dtype[Any]) -> int:
+    return {"b": 0, "f": 2}.get(dtype.kind, 1)
+
+
+def result_dtype(a: Tensor, b: Tensor) -> np.dtype[Any]:
+    """The dtype of a op b: one without dimensions counts only where its kind is the higher one."""
+    if (a.ndim == 0) == (b.ndim == 0):
+        return promote(a.dtype, b.dtype)
+    strong, weak = (b.dtype, a.dtype) if a.ndim == 0 else (a.dtype, b.dtype)
+    return promote(strong, weak) if _category(weak) > _category(strong) else strong
+
+
+def check_kind(call: str, target: Tensor, value: Operand) -> None:
+    """Refuse to store floats in integers, or integers in bools.
+
+    Raises:
+        TypeError: the value's kind is above the target's.
+    """
+    kind = value.dtype if isinstance(value, Tensor) else np.dtype(type(value))
+    if _category(kind) > _category(target.dtype):
+        raise TypeError(f"{call}: {kind} cannot be stored in a tensor of {target.dtype}")
+
+
 def operand(call: str, value: Any) -> Operand:
-    """A Tensor or Python number from what a user wrote.
+    """A Tensor or Python number from what a user wrote; a NumPy array is a cpu tensor.
 
     Raises:
         TypeError: it is neither.
@@ -44,6 +67,9 @@ def operand(call: str, value: Any) -> Operand:
         return value
     if isinstance(value, np.generic):
         return operand(call, value.item())
+    if isinstance(value, np.ndarray):
+        as_dtype(call, value.dtype)
+        return Tensor(value)
     raise TypeError(
         f"{call}: expected a Tensor or a number, got {type(value).__name__}; "
         "make a tensor with gpucnn.tensor(...)"
@@ -76,21 +102,24 @@ def common_dtype(call: str, a: Operand, b: Operand) -> tuple[Operand, Operand]:
             same_device(call, input=a, other=b)
         if a.dtype == b.dtype:
             return a, b
-        dtype = promote(a.dtype, b.dtype)
+        dtype = result_dtype(a, b)
         return cast(a, dtype), cast(b, dtype)
     if isinstance(a, Tensor):
-        return cast(a, _with_number(a.dtype, b)), b
+        return _with_number(call, a, b), b
     if isinstance(b, Tensor):
-        return a, cast(b, _with_number(b.dtype, a))
+        return a, _with_number(call, b, a)
     raise TypeError(f"{call}: no tensor among the operands")
 
 
-def _with_number(dtype: np.dtype[Any], number: float) -> np.dtype[Any]:
-    if isinstance(number, float) and dtype.kind != "f":
-        return float32
-    if dtype == bool_ and not isinstance(number, bool):
-        return int64
-    return dtype
+def _with_number(call: str, x: Tensor, number: float) -> Tensor:
+    if x.dtype.kind == "f":
+        return x
+    if isinstance(number, float):
+        return cast(x, float32)
+    if x.dtype == bool_ and not isinstance(number, bool):
+        return cast(x, int64)
+    check_number(call, number, x.dtype)
+    return x
 
 
 def broadcast_shapes(call: str, *operands: Operand) -> tuple[int, ...]:
@@ -144,9 +173,3 @@ def bool_tensor(call: str, name: str, value: Any) -> Tensor:
         what = value.dtype if isinstance(value, Tensor) else type(value).__name__
         raise TypeError(f"{call}: {name} must be a bool tensor, got {what}")
     return value
-
-
-__all__ = [
-    "Operand", "bool_tensor", "broadcast_shapes", "broadcast_spec", "cast", "common_dtype",
-    "copy", "operand", "promote", "reduce", "same_device", "shape_of", "unbroadcast",
-]  # fmt: skip

@@ -71,17 +71,27 @@ def clone(input: Tensor) -> Tensor:
     return Copy.apply(input, input.order)
 
 
-def to(input: Tensor, *target: Any, **options: Any) -> Tensor:
+def to(
+    input: Tensor,
+    *target: Any,
+    device: Any = None,
+    dtype: Any = None,
+    non_blocking: bool = False,
+    copy: bool = False,
+) -> Tensor:
     """The tensor on another device and of another dtype: `x.to("cuda")`, `x.to(gpucnn.float64)`.
+
+    Args:
+        target: a device, a dtype, both in this order, or a tensor that has both.
+        non_blocking: accepted for PyTorch's sake; copies from and to the host wait.
+        copy: return a copy even where nothing changes.
 
     Raises:
         TypeError: a target that is neither a device nor a dtype.
         ValueError: an unknown device.
         RuntimeError: the device is not available here; the text says why.
     """
-    device, dtype = options.pop("device", None), options.pop("dtype", None)
-    if options:
-        raise TypeError(f"to: unknown argument {next(iter(options))!r}")
+    result = input
     for value in target:
         if isinstance(value, Tensor):
             device, dtype = value.device, value.dtype
@@ -90,7 +100,14 @@ def to(input: Tensor, *target: Any, **options: Any) -> Tensor:
         else:
             dtype = value
     if dtype is not None:
-        input = cast(input, as_dtype("to", dtype))
-    if device is not None and Device(device) is not input.device:
-        input = Transfer.apply(input, Device(device))
-    return input
+        result = cast(result, as_dtype("to", dtype))
+    if device is not None and Device(device) is not result.device:
+        result = Transfer.apply(result, Device(device))
+    return clone(result) if copy and result is input else result
+
+
+def cuda(input: Tensor, device: Any = None, non_blocking: bool = False) -> Tensor:
+    """The tensor on a GPU: the first, or that of a number, a name or a device."""
+    if device is None or isinstance(device, int):
+        device = Device("cuda", device)
+    return to(input, device=device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from gpucnn.core.device import CPU, Device, resolve
 from gpucnn.core.dispatch import Order
 from gpucnn.core.memory import as_dtype, float32
 from gpucnn.core.tensor import Number, Tensor
+from gpucnn.ops.view import sizes
 
 
 def tensor(
@@ -119,10 +121,8 @@ def _adopt(call: str, source: Any, device: Device) -> Tensor:
     return Tensor(array, device if device is CPU else Device("cuda", int(array.device.id)))
 
 
-def _shape(call: str, sizes: tuple[Any, ...]) -> tuple[int, ...]:
-    """`f(2, 3)` and `f((2, 3))` mean the same."""
-    given = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
-    shape = tuple(int(s) for s in given)
+def _shape(call: str, given: tuple[Any, ...]) -> tuple[int, ...]:
+    shape = sizes(call, given)
     if any(s < 0 for s in shape):
         raise ValueError(f"{call}: sizes must not be negative, got {shape}")
     return shape
@@ -130,7 +130,7 @@ def _shape(call: str, sizes: tuple[Any, ...]) -> tuple[int, ...]:
 
 def empty(
     *size: Any,
-    dtype: Any = float32,
+    dtype: Any = None,
     device: str | Device | None = None,
     requires_grad: bool = False,
     order: Order = None,
@@ -139,7 +139,8 @@ def empty(
     shape = _shape("empty", size)
     if order is not None and sorted(order) != list(range(len(shape))):
         raise ValueError(f"empty: order {order} is not a permutation of the axes of {shape}")
-    result = memory.empty(shape, as_dtype("empty", dtype), resolve(device), order)
+    chosen = as_dtype("empty", dtype or float32)
+    result = memory.empty(shape, chosen, resolve(device), order)
     return result.requires_grad_(requires_grad)
 
 
@@ -161,34 +162,43 @@ def full(
 
 def zeros(
     *size: Any,
-    dtype: Any = float32,
+    dtype: Any = None,
     device: str | Device | None = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """A tensor of zeros: `zeros(2, 3)` or `zeros((2, 3))`."""
-    return full(_shape("zeros", size), 0, dtype, device, requires_grad)
+    """A tensor of zeros: `zeros(2, 3)` or `zeros((2, 3))`; float32 when `dtype` is None."""
+    return full(_shape("zeros", size), 0, dtype or float32, device, requires_grad)
 
 
 def ones(
     *size: Any,
-    dtype: Any = float32,
+    dtype: Any = None,
     device: str | Device | None = None,
     requires_grad: bool = False,
 ) -> Tensor:
     """A tensor of ones."""
-    return full(_shape("ones", size), 1, dtype, device, requires_grad)
+    return full(_shape("ones", size), 1, dtype or float32, device, requires_grad)
 
 
-def zeros_like(input: Tensor, dtype: Any = None) -> Tensor:
-    """Zeros of the shape, dtype, device and memory order of another tensor."""
-    chosen = as_dtype("zeros_like", dtype or input.dtype)
-    return memory.full(input.shape, 0, chosen, input.device, input.order)
+def _like(call: str, value: int) -> Any:
+    def like(
+        input: Tensor,
+        dtype: Any = None,
+        device: str | Device | None = None,
+        requires_grad: bool = False,
+    ) -> Tensor:
+        chosen = as_dtype(call, dtype or input.dtype)
+        where = input.device if device is None else Device(device)
+        result = memory.full(input.shape, value, chosen, where, input.order)
+        return result.requires_grad_(requires_grad)
+
+    like.__name__ = call
+    like.__doc__ = f"{call[:-5]} of the shape, dtype, device and memory order of another tensor."
+    return like
 
 
-def ones_like(input: Tensor, dtype: Any = None) -> Tensor:
-    """Ones of the shape, dtype, device and memory order of another tensor."""
-    chosen = as_dtype("ones_like", dtype or input.dtype)
-    return memory.full(input.shape, 1, chosen, input.device, input.order)
+zeros_like = _like("zeros_like", 0)
+ones_like = _like("ones_like", 1)
 
 
 def arange(
@@ -197,49 +207,61 @@ def arange(
     step: float = 1,
     dtype: Any = None,
     device: str | Device | None = None,
+    requires_grad: bool = False,
 ) -> Tensor:
-    """Values from `start` (0 if only one is given) up to but not including `end`."""
+    """Values from `start` (0 if only one is given) up to but not including `end`.
+
+    Raises:
+        ValueError: the step is 0 or leads away from the end.
+    """
     if end is None:
         start, end = 0, start
-    if step == 0:
-        raise ValueError("arange: step must not be 0")
-    if dtype is None:
-        whole = all(isinstance(v, int) for v in (start, end, step))
-        dtype = memory.int64 if whole else float32
-    return tensor(np.arange(start, end, step).astype(as_dtype("arange", dtype)), device=device)
+    if step == 0 or (end - start) * step < 0:
+        raise ValueError(f"arange: step {step} does not lead from {start} to {end}")
+    whole = all(isinstance(v, int) for v in (start, end, step))
+    chosen = as_dtype("arange", dtype or (memory.int64 if whole else float32))
+    # start + i step, not np.arange, whose step is rounded.
+    count = -((start - end) // step) if whole else math.ceil((end - start) / step)
+    values = start + np.arange(int(count)) * step
+    return tensor(values.astype(chosen), device=device, requires_grad=requires_grad)
 
 
 def rand(
     *size: Any,
-    dtype: Any = float32,
+    dtype: Any = None,
     device: str | Device | None = None,
     requires_grad: bool = False,
 ) -> Tensor:
     """Uniform numbers in [0, 1), drawn on the host: the same on every device."""
     values = random.host_generator().random(_shape("rand", size))
-    return tensor(values, as_dtype("rand", dtype), device, requires_grad)
+    return tensor(values, as_dtype("rand", dtype or float32), device, requires_grad)
 
 
 def randn(
     *size: Any,
-    dtype: Any = float32,
+    dtype: Any = None,
     device: str | Device | None = None,
     requires_grad: bool = False,
 ) -> Tensor:
     """Standard normal numbers, drawn on the host: the same on every device."""
     values = random.host_generator().standard_normal(_shape("randn", size))
-    return tensor(values, as_dtype("randn", dtype), device, requires_grad)
+    return tensor(values, as_dtype("randn", dtype or float32), device, requires_grad)
 
 
 def randint(
-    low: int,
-    high: int,
-    size: Any,
-    dtype: Any = memory.int64,
+    low: Any = 0,
+    high: Any = None,
+    size: Any = None,
+    dtype: Any = None,
     device: str | Device | None = None,
 ) -> Tensor:
-    """Integers in [low, high), drawn on the host: the same on every device."""
+    """Integers in [low, high), drawn on the host: the same on every device.
+
+    `randint(high, size)` and `randint(low, high, size)`, as in PyTorch.
+    """
+    if size is None:
+        low, high, size = 0, low, high
     if high <= low:
         raise ValueError(f"randint: high must exceed low, got low {low}, high {high}")
     values = random.host_generator().integers(low, high, _shape("randint", (size,)))
-    return tensor(values, as_dtype("randint", dtype), device)
+    return tensor(values, as_dtype("randint", dtype or memory.int64), device)

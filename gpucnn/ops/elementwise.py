@@ -7,7 +7,7 @@ from typing import Any
 from gpucnn.core import memory
 from gpucnn.core.autograd import Function, no_grad
 from gpucnn.core.dispatch import Spec
-from gpucnn.core.memory import bool_, float32
+from gpucnn.core.memory import bool_, float32, int64
 from gpucnn.core.primitive import primitive
 from gpucnn.core.tensor import Number, Tensor
 from gpucnn.ops.broadcasting import (
@@ -117,7 +117,7 @@ class Divide(Function):
 
 
 class Power(Function):
-    """a ** b; da = dy * b * a^(b-1), db = dy * a^b * log(a), both 0 where the factor b or a is."""
+    """a ** b; da = dy * b * a^(b-1), 0 where b = 0; db = dy * a^b * log(a), 0 where a = 0 <= b."""
 
     @staticmethod
     def forward(ctx: Any, a: Operand, b: Operand) -> Tensor:
@@ -143,7 +143,9 @@ class Power(Function):
             else:
                 like = memory.full((), a, b.dtype, b.device)
                 log_a, zero = unary(like, op="log"), binary(like, 0, op="equal")
-            slope = where(zero, 0, binary(y, log_a, op="multiply"))
+            # 0 ** b is constant for b >= 0, infinitely steep below.
+            flat = binary(zero, binary(b, 0, op="greater_equal"), op="logical_and")
+            slope = where(flat, 0, binary(y, log_a, op="multiply"))
             db = unbroadcast(binary(dy, slope, op="multiply"), ctx.shapes[1])
         return da, db
 
@@ -199,12 +201,21 @@ def _saved_operands(ctx: Any) -> list[Operand]:
     return [n if t is None else t for t, n in zip(tensors, ctx.numbers)]
 
 
-def _binary(function: type[Function], name: str, *extra: Any, float_only: bool = False) -> Any:
+def _binary(function: type[Function], name: str, *extra: Any) -> Any:
     def call(input: Any, other: Any) -> Tensor:
         a, b = common_dtype(name, operand(name, input), operand(name, other))
-        if float_only or name == "power":
-            a, b = _floats(name, a, b)
         broadcast_shapes(name, a, b)
+        if name == "subtract" and (isinstance(a, bool) or isinstance(b, bool)):
+            bool_form(name)
+        kind = (a if isinstance(a, Tensor) else b).dtype.kind
+        if kind == "f":
+            return function.apply(a, b, *extra)
+        if name == "divide":
+            return function.apply(_as_float(a), _as_float(b))
+        if kind == "b" and name not in ("maximum", "minimum"):
+            return binary(a, b, op=bool_form(name))
+        if name == "power" and isinstance(b, int) and b < 0:
+            raise ValueError(f"power: an integer to a negative integer power, {b}; use .float()")
         return function.apply(a, b, *extra)
 
     call.__name__ = name
@@ -212,20 +223,26 @@ def _binary(function: type[Function], name: str, *extra: Any, float_only: bool =
     return call
 
 
-def _floats(name: str, a: Operand, b: Operand) -> tuple[Operand, Operand]:
-    """Integers divide as floats; integer powers stay integers where the exponent is not negative."""
-    tensors = [v for v in (a, b) if isinstance(v, Tensor)]
-    if tensors[0].dtype.kind == "f":
-        return a, b
-    if name == "power" and tensors[0].dtype != bool_:
-        return a, b
-    return tuple(cast(v, float32) if isinstance(v, Tensor) else v for v in (a, b))  # type: ignore[return-value]
+def bool_form(name: str) -> str:
+    """The operation that PyTorch's `name` is on two bools.
+
+    Raises:
+        TypeError: there is none.
+    """
+    forms = {"add": "logical_or", "multiply": "logical_and"}
+    if name not in forms:
+        raise TypeError(f"{name}: not an operation on bools; use .long() or .float()")
+    return forms[name]
+
+
+def _as_float(value: Operand) -> Operand:
+    return cast(value, float32) if isinstance(value, Tensor) else value
 
 
 add = _binary(Add, "add")
 subtract = _binary(Subtract, "subtract")
 multiply = _binary(Multiply, "multiply")
-divide = _binary(Divide, "divide", float_only=True)
+divide = _binary(Divide, "divide")
 power = _binary(Power, "power")
 maximum = _binary(Extremum, "maximum", "maximum")
 minimum = _binary(Extremum, "minimum", "minimum")
@@ -249,20 +266,19 @@ greater = _comparison("greater")
 greater_equal = _comparison("greater_equal")
 
 
-def logical_and(input: Tensor, other: Tensor) -> Tensor:
-    """input and other, of bool tensors."""
-    call = "logical_and"
-    a, b = bool_tensor(call, "input", input), bool_tensor(call, "other", other)
-    same_device(call, input=a, other=b)
-    return binary(a, b, op=call)
+def _logical(name: str) -> Any:
+    def call(input: Tensor, other: Tensor) -> Tensor:
+        a, b = bool_tensor(name, "input", input), bool_tensor(name, "other", other)
+        same_device(name, input=a, other=b)
+        return binary(a, b, op=name)
+
+    call.__name__ = name
+    call.__doc__ = f"input {name.partition('_')[2]} other, of bool tensors, with broadcasting."
+    return call
 
 
-def logical_or(input: Tensor, other: Tensor) -> Tensor:
-    """input or other, of bool tensors."""
-    call = "logical_or"
-    a, b = bool_tensor(call, "input", input), bool_tensor(call, "other", other)
-    same_device(call, input=a, other=b)
-    return binary(a, b, op=call)
+logical_and = _logical("logical_and")
+logical_or = _logical("logical_or")
 
 
 def logical_not(input: Tensor) -> Tensor:
@@ -272,10 +288,12 @@ def logical_not(input: Tensor) -> Tensor:
 
 def select(condition: Tensor, input: Any, other: Any) -> Tensor:
     """`input` where the bool tensor `condition` holds, else `other` (torch.where)."""
-    a, b = operand("where", input), operand("where", other)
-    if isinstance(a, Tensor) or isinstance(b, Tensor):
-        a, b = common_dtype("where", a, b)
     mask = bool_tensor("where", "condition", condition)
+    a, b = operand("where", input), operand("where", other)
+    if not isinstance(a, Tensor) and not isinstance(b, Tensor):
+        dtype = float32 if isinstance(a, float) else int64 if type(a) is int else bool_
+        a = memory.full((), a, dtype, mask.device)
+    a, b = common_dtype("where", a, b)
     same_device("where", condition=mask, input=a, other=b)
     broadcast_shapes("where", mask, a, b)
     return Where.apply(mask, a, b)
@@ -291,5 +309,7 @@ def clamp(input: Tensor, min: Number | None = None, max: Number | None = None) -
             limited = maximum(limited, min)
         if max is not None:
             limited = minimum(limited, max)
-        inside = equal(limited, input)
+        above = None if min is None else greater_equal(input, min)
+        below = None if max is None else less_equal(input, max)
+        inside = below if above is None else above if below is None else logical_and(above, below)
     return select(inside, input, limited)

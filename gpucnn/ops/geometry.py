@@ -117,6 +117,8 @@ class Conv2dGeometry:
             raise ValueError(f"{call}: weight has {k} filters, not a multiple of groups {what}")
         if k < 1 or r < 1 or s < 1:
             raise ValueError(f"{call}: weight has no elements {what}")
+        if n and c and not (h and width):
+            raise ValueError(f"{call}: input has no elements, but is no empty batch {what}")
         stride_h, stride_w = pair(call, "stride", stride, 1)
         dilation_h, dilation_w = pair(call, "dilation", dilation, 1)
         extent_h, extent_w = dilation_h * (r - 1) + 1, dilation_w * (s - 1) + 1
@@ -212,16 +214,18 @@ class Pool2dGeometry:
         if len(x) != 4:
             raise ValueError(f"{call}: input must be (N, C, H, W) or (C, H, W), got {x}")
         n, c, h, width = x
+        if not (c and h and width):
+            raise ValueError(f"{call}: only the batch may be empty, got input {x}")
         r, s = pair(call, "kernel_size", kernel_size, 1)
-        no_stride = stride is None or (not isinstance(stride, int) and len(stride) == 0)
-        stride_h, stride_w = (r, s) if no_stride else pair(call, "stride", stride, 1)
+        apart = stride is None or (isinstance(stride, (tuple, list)) and not stride)
+        stride_h, stride_w = (r, s) if apart else pair(call, "stride", stride, 1)
         pad_h, pad_w = pair(call, "padding", padding, 0)
         dilation_h, dilation_w = pair(call, "dilation", dilation, 1)
         extent_h, extent_w = dilation_h * (r - 1) + 1, dilation_w * (s - 1) + 1
-        if pad_h > extent_h // 2 or pad_w > extent_w // 2:
+        if pad_h > r // 2 or pad_w > s // 2:
             raise ValueError(
                 f"{call}: padding must be at most half of the kernel, got padding "
-                f"{(pad_h, pad_w)} for a kernel covering {(extent_h, extent_w)}"
+                f"{(pad_h, pad_w)} for a kernel of {(r, s)}"
             )
         if divisor_override is not None and divisor_override == 0:
             raise ValueError(f"{call}: divisor_override must not be 0")

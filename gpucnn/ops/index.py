@@ -12,7 +12,7 @@ from gpucnn.core import memory
 from gpucnn.core.autograd import Function
 from gpucnn.core.device import CPU, Device
 from gpucnn.core.dispatch import Spec
-from gpucnn.core.memory import bool_, int64
+from gpucnn.core.memory import bool_, check_number, int64
 from gpucnn.core.primitive import primitive
 from gpucnn.core.tensor import Number, Tensor
 from gpucnn.ops.activation import check_tensor
@@ -97,20 +97,32 @@ def _check_range(call: str, index: np.ndarray[Any, Any], length: int, axis: int)
 
 
 def getitem(input: Tensor, key: Any) -> Tensor:
-    """input[key], with NumPy's meaning of integers, slices, None, Ellipsis, integer and bool arrays."""
-    entries = key if isinstance(key, tuple) else (key,)
-    entries = tuple(_entry(e) for e in entries)
+    """input[key] by integers, slices, None, Ellipsis, and integer and bool arrays.
+
+    As in PyTorch, integers pick their elements before the arrays do; slices may step backwards.
+
+    Raises:
+        IndexError: too many indices, one out of range, or a mask of another shape.
+        TypeError: an entry that is no index.
+    """
+    entries = _entries(key)
     if not any(_is_array(e) for e in entries):
         _check_basic(input, entries)
         return GetItem.apply(input, entries)
     return _advanced(input, entries)
 
 
+def _entries(key: Any) -> tuple[Any, ...]:
+    return tuple(_entry(e) for e in (key if isinstance(key, tuple) else (key,)))
+
+
 def _entry(entry: Any) -> Any:
     if isinstance(entry, (list, range)):
-        return np.asarray(entry, dtype=None if len(entry) else np.int64)
+        entry = np.asarray(entry, dtype=None if len(entry) else np.int64)
     if isinstance(entry, np.integer):
         return int(entry)
+    if _is_array(entry) and entry.ndim == 0 and entry.dtype.kind in "iu":
+        return int(entry.item())
     return entry
 
 
@@ -156,22 +168,22 @@ def _consumes(entry: Any) -> int:
 def _advanced(input: Tensor, entries: tuple[Any, ...]) -> Tensor:
     """Slices first, as a view; then the array indices together as one `take` over merged axes."""
     expanded: list[Any] = []
-    for entry in entries:
+    for entry, axis in zip(entries, _axes(entries, input.ndim)):
         if _is_array(entry) and entry.dtype == bool_:
             mask = np.asarray(entry)  # the result's size depends on the mask: it must be known here
-            axis = _axes(entries, input.ndim)[len(expanded)]
             if mask.shape != input.shape[axis : axis + mask.ndim]:
                 raise IndexError(f"getitem: mask of shape {mask.shape} for shape {input.shape}")
             expanded.extend(np.nonzero(mask))
         else:
             expanded.append(entry)
-    chosen = tuple(slice(None) if _is_array(e) or isinstance(e, int) else e for e in expanded)
+    chosen = tuple(slice(None) if _is_array(e) else e for e in expanded)
     _check_basic(input, chosen)
     view: Tensor = GetItem.apply(input, chosen)
+    remaining = [e for e in expanded if not isinstance(e, int)]
     arrays, axes, position = [], [], 0
-    rest = view.ndim - sum(0 if e is Ellipsis else 1 for e in expanded)
-    for entry in expanded:
-        if _is_array(entry) or isinstance(entry, int):
+    rest = view.ndim - sum(e is not Ellipsis for e in remaining)
+    for entry in remaining:
+        if _is_array(entry):
             arrays.append(entry)
             axes.append(position)
         position += rest if entry is Ellipsis else 1
@@ -196,11 +208,15 @@ def _linear_index(
 ) -> tuple[Tensor, tuple[int, ...]]:
     """One number for each tuple of indices, as if the indexed axes were one; and their shape."""
     for entry in arrays:
-        if not isinstance(entry, int) and entry.dtype.kind not in "iu":
+        if entry.dtype.kind not in "iu":
             raise IndexError(f"getitem: an index array must be of integers, got {entry.dtype}")
         if isinstance(entry, Tensor) and entry.device is not device:
             raise RuntimeError(f"getitem: input is on {device} but the index on {entry.device}")
-    shape = np.broadcast_shapes(*(() if isinstance(e, int) else e.shape for e in arrays))
+    try:
+        shape = np.broadcast_shapes(*(e.shape for e in arrays))
+    except ValueError:
+        listed = " and ".join(str(e.shape) for e in arrays)
+        raise IndexError(f"getitem: index arrays {listed} do not broadcast") from None
     if any(isinstance(e, Tensor) and e.device is not CPU for e in arrays):
         total: Any = 0
         for entry, length in zip(arrays, lengths):
@@ -209,7 +225,7 @@ def _linear_index(
                 number = cast(entry, int64)
                 wrapped = binary(number, length, op="add")
                 number = where(binary(number, 0, op="less"), wrapped, number)
-            elif not isinstance(entry, int):
+            else:
                 host = np.asarray(entry, dtype=np.int64) % length
                 number = Tensor(backends.get(device).from_host(host), device)
             total = total * length + number
@@ -228,19 +244,27 @@ def setitem(input: Tensor, key: Any, value: Tensor | Number) -> None:
     """input[key] = value in place, for integers, slices, and a bool mask of the input's shape.
 
     Raises:
-        TypeError: the key holds an integer array, which this engine does not assign through.
+        TypeError: the key holds an integer array, or there is a value for each element of a mask:
+            this engine does not scatter.
     """
-    check_in_place("setitem", input)
     if isinstance(value, (np.ndarray, np.generic, list)):
         from gpucnn.ops.creation import tensor
 
         value = tensor(value, dtype=input.dtype, device=input.device)
-    if isinstance(key, Tensor) and key.dtype == bool_ and key.shape == input.shape:
-        same_device("setitem", input=input, key=key)
-        chosen = cast(value.detach(), input.dtype) if isinstance(value, Tensor) else value
-        where(key, chosen, input.detach(), out=input)
+    check_in_place("setitem", input, value)
+    if isinstance(key, np.ndarray) and key.dtype == bool_:
+        key = Tensor(backends.get(input.device).from_host(key), input.device)
+    if isinstance(key, Tensor) and key.dtype == bool_ and key.shape == input.shape and key.ndim:
+        same_device("setitem", input=input, key=key, value=value)
+        if isinstance(value, Tensor):
+            if value.numel() != 1:
+                raise TypeError(f"setitem: one value for a whole mask, got {value.shape}")
+            value = cast(reshape(value.detach()), input.dtype)
+        else:
+            check_number("setitem", value, input.dtype)
+        where(key, value, input.detach(), out=input)
         return
-    entries = tuple(_entry(e) for e in (key if isinstance(key, tuple) else (key,)))
+    entries = _entries(key)
     if any(_is_array(e) for e in entries):
         raise TypeError(
             "setitem: assign through integers, slices or a bool mask of the tensor's shape"

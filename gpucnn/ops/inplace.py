@@ -6,38 +6,56 @@ from typing import Any
 
 from gpucnn.core import memory
 from gpucnn.core.autograd import is_grad_enabled
+from gpucnn.core.memory import check_number
 from gpucnn.core.tensor import Number, Tensor
-from gpucnn.ops.broadcasting import broadcast_shapes, operand, same_device
+from gpucnn.ops.activation import check_tensor
+from gpucnn.ops.broadcasting import broadcast_shapes, check_kind, operand, same_device
 from gpucnn.ops.convert import cast
-from gpucnn.ops.elementwise import binary
+from gpucnn.ops.elementwise import binary, bool_form
 
 
-def check_in_place(call: str, target: Tensor) -> None:
-    """Refuse to change a tensor that the graph still needs.
+def check_in_place(call: str, target: Tensor, value: Any = None) -> None:
+    """Refuse to change what the graph needs, or to store what the graph would lose.
+
+    Args:
+        value: what is to be stored.
 
     Raises:
-        RuntimeError: the tensor requires grad and recording is on.
+        RuntimeError: recording is on and one of the two requires grad; or several elements of the
+            target are one place in memory.
     """
-    if target.requires_grad and is_grad_enabled():
+    if is_grad_enabled():
+        if target.requires_grad:
+            raise RuntimeError(
+                f"{call}: the tensor requires grad; change it in place only under gpucnn.no_grad()"
+            )
+        if isinstance(value, Tensor) and value.requires_grad:
+            raise RuntimeError(
+                f"{call}: the value requires grad and the change would not be recorded; make a "
+                "new tensor instead (x = x + y), or .detach() the value"
+            )
+    if any(s == 0 and n > 1 for s, n in zip(target.data.strides, target.shape)):
         raise RuntimeError(
-            f"{call}: the tensor requires grad; change it in place only under gpucnn.no_grad()"
+            f"{call}: elements of the tensor share memory (it was expanded); change a clone"
         )
 
 
 def _in_place(op: str, name: str) -> Any:
     def call(self: Tensor, other: Any) -> Tensor:
-        check_in_place(name, self)
         value = operand(name, other)
+        check_in_place(name, self, value)
+        check_kind(name, self, value)
         if isinstance(value, Tensor):
             same_device(name, self=self, other=value)
             if broadcast_shapes(name, self, value) != self.shape:
                 raise ValueError(f"{name}: {value.shape} does not broadcast into {self.shape}")
             value = cast(value.detach(), self.dtype)
-        elif isinstance(value, float) and self.dtype.kind != "f":
-            raise TypeError(f"{name}: a float cannot be stored in a tensor of {self.dtype}")
+        else:
+            check_number(name, value, self.dtype)
         if op == "divide" and self.dtype.kind != "f":
             raise TypeError(f"{name}: the result is a float, the tensor is {self.dtype}")
-        return binary(self.detach(), value, op=op, out=self)
+        form = bool_form(op) if self.dtype.kind == "b" else op
+        return binary(self.detach(), value, op=form, out=self)
 
     call.__name__ = name
     call.__doc__ = f"self = self {op} other, in place."
@@ -63,7 +81,7 @@ def zero_(self: Tensor) -> Tensor:
 
 def copy_(self: Tensor, source: Tensor) -> Tensor:
     """Copy the values of `source` (broadcast, cast, from any device) into this tensor."""
-    check_in_place("copy_", self)
+    check_in_place("copy_", self, check_tensor("copy_", source, "source"))
     value = source.detach()
     if value.device is not self.device:
         value = value.to(self.device)

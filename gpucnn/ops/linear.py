@@ -12,7 +12,7 @@ from gpucnn.core.dispatch import Spec
 from gpucnn.core.primitive import primitive
 from gpucnn.core.tensor import Tensor
 from gpucnn.ops.activation import check_tensor
-from gpucnn.ops.broadcasting import common_dtype, reduce, unbroadcast
+from gpucnn.ops.broadcasting import operand, reduce, same_device, unbroadcast
 from gpucnn.ops.conv import check_operands
 from gpucnn.ops.view import reshape
 
@@ -72,13 +72,16 @@ def product(input: Tensor, other: Tensor) -> Tensor:
         TypeError: an operand is not a float tensor.
         RuntimeError: they are on different devices.
     """
-    a, b = check_tensor("matmul", input), check_tensor("matmul", other, "other")
-    a, b = common_dtype("matmul", a, b)
+    a = check_tensor("matmul", operand("matmul", input))
+    b = check_tensor("matmul", operand("matmul", other), "other")
+    same_device("matmul", input=a, other=b)
     shapes = f"(input {a.shape}, other {b.shape})"
     if a.ndim == 0 or b.ndim == 0:
         raise ValueError(f"matmul: operands must have at least one dimension {shapes}")
-    if a.dtype.kind != "f":
-        raise TypeError(f"matmul: operands must be of floats, got {a.dtype}; use .float()")
+    if a.dtype != b.dtype or a.dtype.kind != "f":
+        raise TypeError(
+            f"matmul: operands must be of one float dtype, got {a.dtype} and {b.dtype}; use .to()"
+        )
     rows, columns = a.ndim == 1, b.ndim == 1
     left = reshape(a, 1, -1) if rows else a
     right = reshape(b, -1, 1) if columns else b

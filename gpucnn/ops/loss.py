@@ -33,7 +33,7 @@ def cross_entropy(
     label_smoothing: float,
     reduction: str,
 ) -> list[Spec]:
-    """loss = -log softmax(logits)[target], weighted, smoothed and reduced; log-probabilities; divisor.
+    """loss = -log softmax(logits)[target], weighted, smoothed, reduced; log-probabilities; divisor.
 
     The loss of a row of class t is
     (1 - e) w[t] (-logp[t]) + e/C sum over c of w[c] (-logp[c]), 0 where t is `ignore_index`;
@@ -56,7 +56,10 @@ def cross_entropy_backward(
     label_smoothing: float,
     reduction: str,
 ) -> list[Spec]:
-    """dlogits[c] = g ((1 - e) w[t] (p[c] - [c = t]) + e/C (p[c] sum of w - w[c])), g = dloss / divisor."""
+    """dlogits[c] = g ((1 - e) w[t] (p[c] - [c = t]) + e/C (p[c] sum of w - w[c])).
+
+    g = dloss / divisor, 0 for a row of `ignore_index`.
+    """
     return [Spec(log_probabilities.shape, log_probabilities.dtype)]
 
 
@@ -103,7 +106,7 @@ def softmax_cross_entropy(
     Args:
         input: logits (C,), (N, C) or (N, C, d1, ...).
         target: class numbers (), (N,) or (N, d1, ...) of an integer dtype, or probabilities of
-            the input's shape and dtype.
+            the input's shape.
         weight: a factor for each class (C,).
         ignore_index: a class number whose rows count for nothing.
         reduction: "mean" (weighted, over the rows that count), "sum" or "none".
@@ -116,10 +119,30 @@ def softmax_cross_entropy(
         TypeError, RuntimeError: wrong dtypes or devices.
     """
     call = "cross_entropy"
-    x, t = check_tensor(call, input), check_tensor(call, target, "target")
-    check_reduction(call, reduction)
+    x, t = _checked(call, input, target, weight, reduction)
     if not 0.0 <= label_smoothing <= 1.0:
         raise ValueError(f"{call}: label_smoothing must be in [0, 1], got {label_smoothing}")
+    if t.dtype.kind == "f":
+        if ignore_index >= 0:
+            raise ValueError(f"{call}: ignore_index needs class numbers, got {t.dtype}")
+        return _with_probabilities(x, t, weight, reduction, label_smoothing)
+    shape = _check_target(call, x, t, ignore_index)
+    classes = x.shape[0 if x.ndim == 1 else 1]
+    options = {
+        "ignore_index": int(ignore_index),
+        "label_smoothing": float(label_smoothing),
+        "reduction": reduction,
+    }
+    rows = reshape(_classes_last(x), t.numel(), classes)
+    loss: Tensor = CrossEntropy.apply(rows, reshape(cast(t, int64), t.numel()), weight, options)
+    return reshape(loss, *shape) if reduction == "none" else loss
+
+
+def _checked(
+    call: str, input: Any, target: Any, weight: Any, reduction: str
+) -> tuple[Tensor, Tensor]:
+    x, t = check_tensor(call, input), check_tensor(call, target, "target")
+    check_reduction(call, reduction)
     if x.dtype.kind != "f":
         raise TypeError(f"{call}: input must be of floats, got {x.dtype}; use .float()")
     if x.ndim == 0:
@@ -131,23 +154,19 @@ def softmax_cross_entropy(
             f"{call}: weight must be {x.dtype} of shape ({classes},), "
             f"got {weight.dtype} {weight.shape}"
         )
-    if t.dtype.kind == "f":
-        return _with_probabilities(x, t, weight, reduction, label_smoothing)
+    return x, t
+
+
+def _check_target(call: str, x: Tensor, t: Tensor, ignore_index: int) -> tuple[int, ...]:
+    """Refuse class numbers of another shape or out of range; the shape they must have."""
     if t.dtype.kind not in "iu":
-        raise TypeError(f"{call}: target must be integers or floats, got {t.dtype}")
+        raise TypeError(f"{call}: target must be class numbers, got {t.dtype}")
     shape = x.shape[:1] + x.shape[2:] if x.ndim > 1 else ()
     if t.shape != shape:
         raise ValueError(f"{call}: input {x.shape} needs a target of shape {shape}, got {t.shape}")
     if t.device is CPU:
-        _check_classes(call, t.data, classes, ignore_index)
-    options = {
-        "ignore_index": int(ignore_index),
-        "label_smoothing": float(label_smoothing),
-        "reduction": reduction,
-    }
-    rows = reshape(_classes_last(x), -1, classes) if x.numel() else reshape(x, t.numel(), classes)
-    loss: Tensor = CrossEntropy.apply(rows, reshape(cast(t, int64), t.numel()), weight, options)
-    return reshape(loss, *shape) if reduction == "none" else loss
+        _check_classes(call, t.data, x.shape[0 if x.ndim == 1 else 1], ignore_index)
+    return shape
 
 
 def _classes_last(x: Tensor) -> Tensor:
@@ -168,10 +187,9 @@ def _with_probabilities(
     x: Tensor, t: Tensor, weight: Tensor | None, how: str, smoothing: float
 ) -> Tensor:
     call = "cross_entropy"
-    if t.shape != x.shape or t.dtype != x.dtype:
+    if t.shape != x.shape:
         raise ValueError(
-            f"{call}: probabilities must be {x.dtype} of the input's shape {x.shape}, "
-            f"got {t.dtype} {t.shape}"
+            f"{call}: input {x.shape} needs probabilities of this shape, got {t.shape}"
         )
     axis = 0 if x.ndim == 1 else 1
     if smoothing:
@@ -194,34 +212,28 @@ def nll(
     ignore_index: int = -100,
     reduction: str = "mean",
 ) -> Tensor:
-    """-input[target] of log-probabilities (N, C) and class numbers (N,), as torch's nll_loss.
+    """-input[target] of log-probabilities, as torch.nn.functional.nll_loss.
 
-    Args and errors as `softmax_cross_entropy`.
+    Args and errors as `cross_entropy`, with class numbers for the target.
     """
     from gpucnn.ops.elementwise import select
     from gpucnn.ops.index import getitem, index_select
 
     call = "nll_loss"
-    x, t = check_tensor(call, input), check_tensor(call, target, "target")
-    check_reduction(call, reduction)
-    same_device(call, input=x, target=t, weight=weight)
-    if x.ndim != 2 or t.shape != x.shape[:1] or t.dtype.kind not in "iu":
-        raise ValueError(
-            f"{call}: needs input (N, C) and integer target (N,), got {x.shape} and "
-            f"{t.dtype} {t.shape}"
-        )
-    if t.device is CPU:
-        _check_classes(call, t.data, x.shape[1], ignore_index)
-    counts = t != ignore_index
-    safe = select(counts, t, 0)
-    losses = -getitem(x, (np.arange(x.shape[0]), safe))
+    x, t = _checked(call, input, target, weight, reduction)
+    shape = _check_target(call, x, t, ignore_index)
+    classes = x.shape[0 if x.ndim == 1 else 1]
+    rows, numbers = reshape(_classes_last(x), t.numel(), classes), reshape(t, t.numel())
+    counts = numbers != ignore_index
+    safe = select(counts, numbers, 0)
+    losses = select(counts, -getitem(rows, (np.arange(t.numel()), safe)), 0.0)
     factors = cast(counts, x.dtype)
     if weight is not None:
         factors = factors * index_select(weight, 0, safe)
-    losses = select(counts, losses, 0.0) * factors
-    if reduction != "mean":
-        return reduced(losses, reduction)
-    return sum_of(losses) / sum_of(factors)
+    losses = losses * factors
+    if reduction == "mean":
+        return sum_of(losses) / sum_of(factors)
+    return reshape(losses, *shape) if reduction == "none" else sum_of(losses)
 
 
 def squared_error(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from gpucnn.core.device import Device
 from gpucnn.core.memory import float32, float64, int64
 from gpucnn.core.tensor import Tensor
 from gpucnn.ops import (
@@ -51,6 +50,7 @@ _METHODS: dict[str, Any] = {
     "__pow__": _operator(elementwise.power),
     "__rpow__": _reflected(elementwise.power),
     "__matmul__": linear.product,
+    "__rmatmul__": _reflected(linear.product),
     "__neg__": activation.negative,
     "__abs__": activation.absolute,
     "__invert__": elementwise.logical_not,
@@ -75,6 +75,19 @@ _METHODS: dict[str, Any] = {
     "zero_": inplace.zero_,
     "fill_": inplace.fill_,
     "copy_": inplace.copy_,
+    "add": elementwise.add,
+    "sub": elementwise.subtract,
+    "mul": elementwise.multiply,
+    "div": elementwise.divide,
+    "neg": activation.negative,
+    "eq": elementwise.equal,
+    "ne": elementwise.not_equal,
+    "lt": elementwise.less,
+    "le": elementwise.less_equal,
+    "gt": elementwise.greater,
+    "ge": elementwise.greater_equal,
+    "maximum": elementwise.maximum,
+    "minimum": elementwise.minimum,
     "exp": activation.exp,
     "log": activation.log,
     "sqrt": activation.sqrt,
@@ -94,13 +107,14 @@ _METHODS: dict[str, Any] = {
     "amin": reduction.amin,
     "argmax": reduction.argmax,
     "argmin": reduction.argmin,
-    "softmax": lambda self, dim: softmax.along_axis("softmax", self, dim, None, False),
-    "log_softmax": lambda self, dim: softmax.along_axis("log_softmax", self, dim, None, True),
+    "softmax": softmax.softmax_of,
+    "log_softmax": softmax.log_softmax_of,
     "matmul": linear.product,
     "reshape": view.reshape,
     "view": view.reshape,
     "flatten": view.flatten,
     "transpose": view.transpose,
+    "t": view.t,
     "permute": view.permute,
     "squeeze": view.squeeze,
     "unsqueeze": view.unsqueeze,
@@ -110,7 +124,7 @@ _METHODS: dict[str, Any] = {
     "clone": convert.clone,
     "to": convert.to,
     "cpu": lambda self: convert.to(self, "cpu"),
-    "cuda": lambda self, index=None: convert.to(self, Device("cuda", index)),
+    "cuda": convert.cuda,
     "float": lambda self: convert.to(self, float32),
     "double": lambda self: convert.to(self, float64),
     "long": lambda self: convert.to(self, int64),

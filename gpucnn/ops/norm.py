@@ -150,18 +150,22 @@ def normalize(
                 f"got {value.dtype} {value.shape}"
             )
     same_device(call, input=x, **named)
+    if (running_mean is None) != (running_var is None):
+        raise ValueError(f"{call}: running_mean and running_var must both be given, or neither")
+    if training and eps <= 0:
+        raise ValueError(f"{call}: eps must be positive in training, got {eps}")
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError(f"{call}: running_mean and running_var are needed when not training")
         mean, variance = running_mean, running_var
     else:
         count = x.shape[0] * math.prod(x.shape[2:])
-        if count <= 1:
+        if count == 1:
             raise ValueError(
                 f"{call}: training needs more than one value a channel, got input {x.shape}"
             )
         mean, variance = batch_norm_statistics(x)
-        if running_mean is not None and running_var is not None:
+        if running_mean is not None and count:
             batch_norm_update(
                 running_mean, running_var, mean, variance, momentum=float(momentum), count=count
             )

@@ -181,6 +181,8 @@ def adaptive_avg_pool(input: Tensor, output_size: Any) -> Tensor:
     if x.ndim != 4:
         raise ValueError(f"{call}: input must be (N, C, H, W) or (C, H, W), got {x.shape}")
     wanted = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)
+    if len(wanted) != 2:
+        raise ValueError(f"{call}: output_size must be one size or two, got {output_size!r}")
     filled = [n if size is None else size for size, n in zip(wanted, x.shape[2:])]
     p, q = pair(call, "output_size", filled, 0)
     if (x.shape[2] == 0 or x.shape[3] == 0) and p * q:

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 from gpucnn.core.autograd import Function
 from gpucnn.core.dispatch import Spec
-from gpucnn.core.memory import copy, int64
+from gpucnn.core.memory import as_dtype, copy, int64
 from gpucnn.core.primitive import primitive
 from gpucnn.core.tensor import Tensor
 from gpucnn.ops.activation import check_tensor
 from gpucnn.ops.broadcasting import reduce
 from gpucnn.ops.convert import cast
-from gpucnn.ops.elementwise import binary, where
+from gpucnn.ops.elementwise import binary, maximum, minimum, where
 from gpucnn.ops.view import axis_of, expand, reshape
 
 
@@ -27,7 +27,7 @@ class Extreme(NamedTuple):
 
 @primitive
 def arg_reduce(x: Tensor, *, op: str, axis: int, keepdims: bool) -> list[Spec]:
-    """y = the position of the maximum (argmax) or minimum along `axis`: the first, a NaN's first."""
+    """y = the position of the maximum (argmax) or minimum: the first of them, or of the NaNs."""
     kept = (1,) if keepdims else ()
     return [Spec(x.shape[:axis] + kept + x.shape[axis + 1 :], int64)]
 
@@ -94,27 +94,45 @@ def _with_axes(y: Tensor, shape: tuple[int, ...], axes: tuple[int, ...]) -> Tens
 
 def axes_of(call: str, dim: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
     """The axes that `dim` names; all of them for None (or an empty sequence, as in PyTorch)."""
-    if dim is None or (not isinstance(dim, int) and len(dim) == 0):
+    if dim is None or (isinstance(dim, (tuple, list)) and not dim):
         return tuple(range(ndim))
-    if isinstance(dim, int):
-        return (axis_of(call, dim, ndim),) if ndim else ()
-    axes = tuple(sorted(axis_of(call, d, ndim) for d in dim))
+    given = tuple(dim) if isinstance(dim, (tuple, list)) else (dim,)
+    axes = tuple(sorted(axis_of(call, d, ndim) for d in given))
     if len(set(axes)) != len(axes):
-        raise ValueError(f"{call}: dim {tuple(dim)} names an axis twice")
-    return axes
+        raise ValueError(f"{call}: dim {given} names an axis twice")
+    return axes if ndim else ()
 
 
-def sum(input: Tensor, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
-    """The sum over `dim` (all axes when None); integers and bools add up as int64."""
+def sum(
+    input: Tensor,
+    dim: int | Sequence[int] | None = None,
+    keepdim: bool = False,
+    *,
+    dtype: Any = None,
+) -> Tensor:
+    """The sum over `dim` (all axes when None), of the elements as `dtype`.
+
+    Integers and bools add up as int64 when it is None.
+    """
     x = check_tensor("sum", input)
+    if dtype is not None:
+        x = cast(x, as_dtype("sum", dtype))
     if x.dtype.kind != "f":
         x = cast(x, int64)
     return Sum.apply(x, axes_of("sum", dim, x.ndim), keepdim)
 
 
-def mean(input: Tensor, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
-    """The mean over `dim` (all axes when None); of no elements it is NaN."""
+def mean(
+    input: Tensor,
+    dim: int | Sequence[int] | None = None,
+    keepdim: bool = False,
+    *,
+    dtype: Any = None,
+) -> Tensor:
+    """The mean over `dim` (all axes when None), of the elements as `dtype`; of none it is NaN."""
     x = check_tensor("mean", input)
+    if dtype is not None:
+        x = cast(x, as_dtype("mean", dtype))
     if x.dtype.kind != "f":
         raise TypeError(f"mean: the tensor must be of floats, got {x.dtype}; use .float()")
     axes = axes_of("mean", dim, x.ndim)
@@ -131,6 +149,8 @@ def var(
 ) -> Tensor:
     """The variance over `dim`, divided by n - 1 (or by n if not `unbiased`)."""
     axes = axes_of("var", dim, check_tensor("var", input).ndim)
+    if input.dtype.kind != "f":
+        raise TypeError(f"var: the tensor must be of floats, got {input.dtype}; use .float()")
     count = math.prod(input.shape[axis] for axis in axes) - bool(unbiased)
     centred = input - mean(input, axes, True)
     total = sum(centred * centred, axes, keepdim)
@@ -138,21 +158,23 @@ def var(
 
 
 def _extreme(op: str) -> Any:
-    def call(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
+    def call(input: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -> Any:
         x = check_tensor(op, input)
         if dim is None:
             _check_not_empty(op, x, tuple(range(x.ndim)))
             return ExtremeValue.apply(x, op, tuple(range(x.ndim)), False)
-        if x.ndim == 0:
-            flat = call(x.reshape(1), 0, False)
-            return flat
+        if isinstance(dim, Tensor):
+            return (maximum if op == "max" else minimum)(x, dim)
         axis = axis_of(op, dim, x.ndim)
+        if x.ndim == 0:
+            return call(x.reshape(1), 0, False)
         _check_not_empty(op, x, (axis,))
         return Extreme(*ExtremeAt.apply(x, op, axis, keepdim))
 
     call.__name__ = op
     call.__doc__ = (
-        f"The {op}imum of all elements; or over axis `dim`, with the positions: (values, indices)."
+        f"The {op}imum of all elements; over axis `dim`, with the positions: (values, indices); "
+        "or of two tensors, element by element."
     )
     return call
 
@@ -190,9 +212,9 @@ def _arg(op: str) -> Any:
             _check_not_empty(op, x, tuple(range(x.ndim)))
             position: Tensor = arg_reduce(reshape(x, -1), op=op, axis=0, keepdims=False)
             return position.reshape((1,) * x.ndim) if keepdim else position
+        axis = axis_of(op, dim, x.ndim)
         if x.ndim == 0:
             return call(x)
-        axis = axis_of(op, dim, x.ndim)
         _check_not_empty(op, x, (axis,))
         return arg_reduce(x, op=op, axis=axis, keepdims=keepdim)
 

@@ -42,6 +42,16 @@ class Softmax(Function):
         return softmax_backward(dy, y, axis=ctx.axis, log=ctx.log), None, None
 
 
+def softmax_of(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
+    """exp(x) / sum of exp(x) along `dim`, computed without overflow."""
+    return along_axis("softmax", input, dim, dtype, False)
+
+
+def log_softmax_of(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
+    """log(softmax(x)) along `dim`, computed without overflow."""
+    return along_axis("log_softmax", input, dim, dtype, True)
+
+
 def along_axis(call: str, input: Tensor, dim: int | None, dtype: Any, log: bool) -> Tensor:
     """Softmax (or its logarithm) of `input` along `dim`.
 

@@ -5,6 +5,7 @@ A view shares its buffer; only what memory order forbids is copied.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn import backends
-from gpucnn.core.autograd import Function
+from gpucnn.core.autograd import Function, is_grad_enabled
 from gpucnn.core.dispatch import Spec
 from gpucnn.core.memory import copy
 from gpucnn.core.primitive import primitive
@@ -166,9 +167,11 @@ def axis_of(call: str, dim: int, ndim: int) -> int:
         IndexError: the tensor has no such axis.
     """
     limit = max(ndim, 1)
+    if not isinstance(dim, (int, np.integer)):
+        raise TypeError(f"{call}: dim must be an integer, got {dim!r}")
     if not -limit <= dim < limit:
         raise IndexError(f"{call}: dim {dim} is out of range for {ndim} dimensions")
-    return dim % limit
+    return int(dim) % limit
 
 
 def reshape(input: Tensor, *shape: Any) -> Tensor:
@@ -181,7 +184,7 @@ def reshape(input: Tensor, *shape: Any) -> Tensor:
     if any(s < 0 for s in wanted) or math.prod(wanted) != count:
         raise ValueError(f"reshape: shape {wanted} does not fit {input.shape} ({count} elements)")
     if wanted == input.shape:
-        return input
+        return input if is_grad_enabled() else input.detach()
     return Reshape.apply(input, wanted)
 
 
@@ -208,10 +211,16 @@ def permute(input: Tensor, *dims: Any) -> Tensor:
 
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     """Two axes exchanged; a view."""
-    axes = list(range(input.ndim))
     a, b = axis_of("transpose", dim0, input.ndim), axis_of("transpose", dim1, input.ndim)
-    axes[a], axes[b] = axes[b], axes[a]
-    return Permute.apply(input, tuple(axes))
+    exchanged = {a: b, b: a}
+    return Permute.apply(input, tuple(exchanged.get(i, i) for i in range(input.ndim)))
+
+
+def t(input: Tensor) -> Tensor:
+    """The transpose of a matrix; a vector or a scalar as it is."""
+    if input.ndim > 2:
+        raise ValueError(f"t: needs at most two dimensions, got {input.shape}; use .transpose()")
+    return permute(input, *reversed(range(input.ndim)))
 
 
 def squeeze(input: Tensor, dim: int | None = None) -> Tensor:
@@ -245,15 +254,15 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
         raise ValueError("cat: needs at least one tensor")
     xs = [check_tensor("cat", t, f"tensors[{i}]") for i, t in enumerate(tensors)]
     same_device("cat", **{f"tensors[{i}]": x for i, x in enumerate(xs)})
-    axis = axis_of("cat", dim, xs[0].ndim)
-    rest = [x.shape[:axis] + x.shape[axis + 1 :] for x in xs]
-    if xs[0].ndim == 0 or any(r != rest[0] for r in rest):
+    dtype = functools.reduce(promote, (x.dtype for x in xs))
+    # As in PyTorch, a vector of nothing goes with any shape: loops begin with one.
+    full = [x for x in xs if x.shape != (0,)] or xs[:1]
+    axis = axis_of("cat", dim, full[0].ndim)
+    rest = [x.shape[:axis] + x.shape[axis + 1 :] for x in full]
+    if any(x.ndim != max(full[0].ndim, 1) for x in full) or any(r != rest[0] for r in rest):
         listed = ", ".join(str(x.shape) for x in xs)
         raise ValueError(f"cat: shapes must agree except in dim {axis}, got {listed}")
-    dtype = xs[0].dtype
-    for x in xs[1:]:
-        dtype = promote(dtype, x.dtype)
-    return Concatenate.apply(axis, *(cast(x, dtype) for x in xs))
+    return Concatenate.apply(axis, *(cast(x, dtype) for x in full))
 
 
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:

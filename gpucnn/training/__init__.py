@@ -9,6 +9,7 @@ from .history import EpochRecord
 from .metrics import ConfusionMatrix, Evaluation, RunningMetrics, evaluate
 from .preprocessing import Preprocessing
 from .recipes import RECIPES, Recipe
+from .state import State
 from .trainer import Trainer
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "ProgressDisplay",
     "Recipe",
     "RunningMetrics",
+    "State",
     "StopWhenDiverged",
     "Trainer",
     "evaluate",

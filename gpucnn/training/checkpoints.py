@@ -20,7 +20,6 @@ from gpucnn.core.tensor import Tensor
 from gpucnn.serialization import remove_unfinished, write_atomically
 from gpucnn.version import __version__
 
-
 FILE = "checkpoint.safetensors"
 _KEY = "gpucnn.checkpoint"
 _FORMAT = 1
@@ -84,7 +83,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     try:
         text = json.dumps({"format": _FORMAT, "gpucnn": __version__, **rest})
     except (TypeError, ValueError) as error:
-        raise TypeError(f"checkpoint: the state of the training is not plain data: {error}") from None
+        raise TypeError(f"checkpoint: the training has state that is not data: {error}") from None
     write_atomically(path, to_bytes(tensors, {_KEY: text}))
 
 

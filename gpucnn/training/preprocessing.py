@@ -77,7 +77,7 @@ class Preprocessing:
             raise ValueError(f"mean {mean} and std {std} for {sizes[0]} channels")
         if not all(type(name) is str for name in values["classes"]):
             raise ValueError("classes that are not names")
-        return cls(*sizes, mean, std, tuple(values["classes"]))
+        return cls(sizes[0], sizes[1], sizes[2], mean, std, tuple(values["classes"]))
 
     def to_metadata(self) -> dict[str, str]:
         """For `gpucnn.save(model, path, metadata)`."""
@@ -105,7 +105,7 @@ class Preprocessing:
             OSError: a file cannot be opened.
         """
         if self.channels not in (1, 3):
-            raise DataError(f"predict: the net takes {self.channels} channels, a picture has 1 or 3")
+            raise DataError(f"the net takes {self.channels} channels, a picture has 1 or 3")
         batch = np.stack([self._read(path) for path in paths])
         if invert:
             np.subtract(1, batch, out=batch)
@@ -114,12 +114,13 @@ class Preprocessing:
     def _read(self, path: str | PathLike[str]) -> NDArray[np.float32]:
         from PIL import Image, ImageOps, UnidentifiedImageError
 
+        size = (self.width, self.height)
         with open(path, "rb") as file:
             try:
                 with Image.open(file) as picture:
                     image: Image.Image = ImageOps.exif_transpose(picture)
                     image = _opaque(image).convert("L" if self.channels == 1 else "RGB")
-                    image = ImageOps.fit(image, (self.width, self.height), Image.Resampling.BILINEAR)
+                    image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
             except UnidentifiedImageError:
                 raise DataError(f"{path}: not a picture of a known format") from None
             # Pillow's readers fail in as many ways as there are damaged files.

@@ -57,12 +57,12 @@ class Recipe:
 RECIPES = {
     "digits": Recipe(
         model="digits_net",
-        epochs=40,
+        epochs=20,
         batch_size=64,
-        rates={"sgd": 0.1, "adam": 0.004, "adamw": 0.004},
+        rates={"sgd": 0.1, "adam": 0.006, "adamw": 0.006},
         momentum=0.9,
         weight_decay=5e-4,
-        augment=True,
+        augment=False,
         shift=1,
         mirror=False,
     ),
@@ -112,19 +112,13 @@ def make_optimizer(
     """
     parameters: Any = model.parameters()
     if name == "sgd":
-        return optim.SGD(
-            parameters, lr, momentum, weight_decay=weight_decay, nesterov=momentum > 0
-        )
+        return optim.SGD(parameters, lr, momentum, weight_decay=weight_decay, nesterov=momentum > 0)
     if name in OPTIMIZERS:
         kind = optim.Adam if name == "adam" else optim.AdamW
         return kind(parameters, lr, betas=(momentum, 0.999), weight_decay=weight_decay)
     raise ValueError(f"optimizer: {name!r} is not one of {', '.join(OPTIMIZERS)}")
 
 
-def make_schedule(
-    optimizer: optim.Optimizer, lr: float, steps: int, recipe: Recipe
-) -> OneCycleLR:
+def make_schedule(optimizer: optim.Optimizer, lr: float, steps: int, recipe: Recipe) -> OneCycleLR:
     """One cycle of `steps` updates with its peak at `lr`; momentum stays as it is."""
-    return OneCycleLR(
-        optimizer, lr, total_steps=steps, pct_start=recipe.rise, cycle_momentum=False
-    )
+    return OneCycleLR(optimizer, lr, total_steps=steps, pct_start=recipe.rise, cycle_momentum=False)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import gpucnn
 from gpucnn.core.device import Device
+from gpucnn.data import DataLoader
 from gpucnn.nn import Module
 from gpucnn.nn import functional as F
 from gpucnn.nn.utils import clip_grad_norm_
@@ -20,28 +19,10 @@ from gpucnn.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from . import checkpoints
 from .callbacks import Callback
-from .checkpoints import Checkpoint, CheckpointError
 from .history import EpochRecord
 from .metrics import Evaluation, Loss, Metric, RunningMetrics, device_of, evaluate
-
-
-@dataclass
-class State:
-    """Where a training is.
-
-    Attributes:
-        epoch: the epoch in work, counted from 0; equal to `epochs` at the end.
-        epochs: how many `fit` was asked for.
-        batch: batches of the epoch that are done.
-        batches: batches an epoch has.
-        seconds: of training in this epoch, without validation.
-    """
-
-    epoch: int = 0
-    epochs: int = 0
-    batch: int = 0
-    batches: int = 0
-    seconds: float = 0.0
+from .resuming import capture, restore
+from .state import State
 
 
 class Trainer:
@@ -58,8 +39,8 @@ class Trainer:
         model: the net; its output goes to `loss`.
         optimizer: made over the model's parameters.
         loss: `loss(outputs, labels)`, the mean over the batch.
-        scheduler: its `step` is called after each batch for OneCycleLR, after each epoch for others,
-            unless `scheduler_step` says otherwise.
+        scheduler: its `step` is called after each batch for OneCycleLR, after each epoch for
+            others, unless `scheduler_step` says otherwise.
         device: where to train; the model is moved there. By default where its parameters are.
         callbacks: objects with the methods of `Callback`.
         checkpoint_dir: a folder of this training alone; `checkpoint.safetensors` is written there
@@ -67,11 +48,12 @@ class Trainer:
         max_norm: clip the gradients to this common norm before each update.
         checkpoint_seconds: how much work may be lost; 0 writes after each batch.
         scheduler_step: "batch" or "epoch".
-        run: plain data that tells this training from others (data set, model, rates ...); resuming a
-            checkpoint with another `run` is refused.
+        run: plain data that tells this training from others (data set, model, rates ...); a
+            checkpoint with another `run` is not resumed.
 
     Attributes:
         state: where the training is.
+        loader_epoch: the training loader's number for the epoch in work.
         metrics: loss and accuracy of the epoch so far.
         history: the epochs done.
         stopped: whether `stop` ended the last `fit`.
@@ -123,7 +105,7 @@ class Trainer:
         self.metrics = RunningMetrics()
         self.history: list[EpochRecord] = []
         self.stopped = False
-        self._loader_epoch = 0
+        self.loader_epoch = 0
         self._saved_at = 0.0
 
     # ---- training
@@ -140,7 +122,7 @@ class Trainer:
 
         Args:
             train_loader: batches (images, labels), with a length; a `DataLoader` as a rule. Another
-                loader must give the same batches again for a resumed training to have the same bits.
+                must give the same batches again for a resumed training to have the same bits.
             validation_loader: evaluated after each epoch.
             epochs: at least 1.
             resume: go on from the checkpoint, or begin where there is none.
@@ -163,11 +145,11 @@ class Trainer:
         self.history = []
         self.metrics = RunningMetrics()
         self.state = State(0, epochs, 0, batches)
-        self._loader_epoch = getattr(train_loader, "epoch", 0)
+        self.loader_epoch = getattr(train_loader, "epoch", 0)
         if self.checkpoint_path is not None:
             checkpoints.prepare(self.checkpoint_path)
             if resume and self.checkpoint_path.exists():
-                self._restore(checkpoints.load(self.checkpoint_path))
+                restore(self, checkpoints.load(self.checkpoint_path), self.checkpoint_path)
         self._saved_at = time.monotonic()
         with ExitStack() as stack:
             for callback in self.callbacks:
@@ -194,7 +176,7 @@ class Trainer:
         for callback in self.callbacks:
             callback.on_epoch_start(self)
         began = time.perf_counter() - state.seconds
-        for images, labels in _from_batch(train_loader, self._loader_epoch, state.batch):
+        for images, labels in _from_batch(train_loader, self.loader_epoch, state.batch):
             self._step(images, labels)
             state.batch += 1
             state.seconds = time.perf_counter() - began
@@ -208,7 +190,8 @@ class Trainer:
             if self.stopped:
                 return
             raise ValueError(
-                f"fit: the training loader gave {state.batch} batches, its length is {state.batches}"
+                f"fit: the training loader gave {state.batch} batches, its length says "
+                f"{state.batches}"
             )
         self._finish_epoch(validation_loader, began)
 
@@ -245,7 +228,7 @@ class Trainer:
         self.history.append(record)
         self.metrics = RunningMetrics()
         state.epoch, state.batch, state.seconds = state.epoch + 1, 0, 0.0
-        self._loader_epoch += 1
+        self.loader_epoch += 1
         for callback in self.callbacks:
             callback.on_epoch_end(self, record)
         if self._is_checkpoint_due():
@@ -267,70 +250,15 @@ class Trainer:
         """
         if self.checkpoint_path is None:
             raise ValueError("save_checkpoint: the Trainer has no checkpoint_dir")
-        state = self.state
-        loss, correct = self.metrics.state()
-        checkpoint = Checkpoint(
-            model=self.model.state_dict(),
-            optimizer=self.optimizer.state_dict(),
-            scheduler=None if self.scheduler is None else self.scheduler.state_dict(),
-            epoch=state.epoch,
-            batch=state.batch,
-            batches=state.batches,
-            loader_epoch=self._loader_epoch,
-            random=gpucnn.random.get_state(),
-            running={
-                "loss": loss,
-                "correct": correct,
-                "count": self.metrics.count,
-                "seconds": state.seconds,
-            },
-            history=[record.as_dict() for record in self.history],
-            run=self.run,
-        )
-        checkpoints.save(checkpoint, self.checkpoint_path)
+        checkpoints.save(capture(self), self.checkpoint_path)
         self._saved_at = time.monotonic()
-
-    def _restore(self, checkpoint: Checkpoint) -> None:
-        state, path = self.state, self.checkpoint_path
-        changed = sorted(
-            name
-            for name in {*self.run, *checkpoint.run}
-            if self.run.get(name) != checkpoint.run.get(name)
-        )
-        if changed:
-            name = changed[0]
-            raise CheckpointError(
-                f"{path}: another training: {name} is {checkpoint.run.get(name)!r} there and "
-                f"{self.run.get(name)!r} here"
-            )
-        if checkpoint.batch and checkpoint.batches != state.batches:
-            raise CheckpointError(
-                f"{path}: made in the middle of an epoch of {checkpoint.batches} batches, the "
-                f"loader has {state.batches}"
-            )
-        if (checkpoint.scheduler is None) != (self.scheduler is None):
-            has, lacks = ("training", "checkpoint") if self.scheduler else ("checkpoint", "training")
-            raise CheckpointError(f"{path}: the {has} has a scheduler, the {lacks} has none")
-        try:
-            self.history = [EpochRecord.from_dict(values) for values in checkpoint.history]
-            self.model.load_state_dict(checkpoint.model)
-            self.optimizer.load_state_dict(checkpoint.optimizer)
-            if self.scheduler is not None:
-                self.scheduler.load_state_dict(dict(checkpoint.scheduler or {}))
-            running = checkpoint.running
-            self.metrics.load_state(
-                running["loss"], running["correct"], running["count"], self.device
-            )
-            state.seconds = running["seconds"]
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise CheckpointError(f"{path}: does not fit this training: {error}") from None
-        gpucnn.random.set_state(checkpoint.random)
-        state.epoch, state.batch = checkpoint.epoch, checkpoint.batch
-        self._loader_epoch = checkpoint.loader_epoch
 
 
 def _from_batch(loader: Any, epoch: int, batch: int) -> Iterable[Any]:
     """The batches of an epoch from number `batch` on."""
+    if isinstance(loader, DataLoader):
+        loader.set_epoch(epoch, batch)
+        return loader
     if hasattr(loader, "set_epoch"):
         loader.set_epoch(epoch)
     return islice(loader, batch, None)

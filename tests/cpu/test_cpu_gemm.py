@@ -81,6 +81,8 @@ def test_matmul_of_empty_matrices():
     assert run("matmul", [np.zeros((0, 4), f), np.zeros((4, 2), f), bias], [((0, 2), f)]).size == 0
     batch = run("matmul", [np.zeros((0, 3, 4), f), np.zeros((4, 2), f), bias], [((0, 3, 2), f)])
     assert batch.shape == (0, 3, 2)
+    y = run("matmul", [np.zeros((2, 3, 0), f), np.zeros((0, 2), f), bias], [((2, 3, 2), f)])
+    assert y.tolist() == [[[1, -2]] * 3] * 2
 
 
 def test_matmul_propagates_nan_and_infinity():

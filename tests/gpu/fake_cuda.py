@@ -9,7 +9,7 @@ import ctypes
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,21 +17,12 @@ import numpy.typing as npt
 from gpucnn import backends
 from gpucnn.backends.gpu import GpuBackend
 from gpucnn.backends.gpu.cuda import CudaRuntime
-from gpucnn.backends.gpu.kernel import Kernel, Module
+from gpucnn.backends.gpu.host import A100, Launch
+from gpucnn.backends.gpu.kernel import Kernel
 from gpucnn.backends.gpu.layout import axis_order, is_dense
 from gpucnn.backends.gpu.runtime import DeviceProperties, MemoryInfo
 from gpucnn.cases import CASES, run
 from gpucnn.core.device import Device
-
-
-class Launch(NamedTuple):
-    """What would have reached the driver."""
-
-    kernel: Kernel
-    grid: tuple[int, ...]
-    block: tuple[int, ...]
-    arguments: tuple[Any, ...]
-    shared: int
 
 
 class FakeCuda(CudaRuntime):
@@ -79,15 +70,19 @@ class FakeCuda(CudaRuntime):
         return None
 
     def properties(self) -> DeviceProperties:
-        return DeviceProperties("a device of host memory", (8, 0), 108, 2**35, 166912, 2048, 2**25)
+        return A100
 
     def memory_info(self) -> MemoryInfo:
-        return MemoryInfo(0, 2**35, 2**35)
+        return MemoryInfo(0, A100.memory, A100.memory)
 
 
 def host_view(array: Any) -> npt.NDArray[Any]:
     """The NumPy array over the same memory (the array must be dense)."""
-    raw = (ctypes.c_uint8 * array.nbytes).from_address(array.data.ptr) if array.nbytes else bytearray()
+    raw = (
+        (ctypes.c_uint8 * array.nbytes).from_address(array.data.ptr)
+        if array.nbytes
+        else bytearray()
+    )
     return np.ndarray(array.shape, array.dtype, raw, 0, array.strides)
 
 
@@ -96,22 +91,8 @@ def launches_of_the_cases() -> tuple[Launch, ...]:
     """All launches of the table of cases, forward and backward, in float32 and float64."""
     runtime = FakeCuda()
     device = Device("cuda:0")
-    before = backends._backends.get(device)
-    backends.register(device, GpuBackend(runtime))
-    try:
+    with backends.serving(device, GpuBackend(runtime)):
         for case in CASES:
             for dtype in (np.float32, np.float64):
                 run(case, str(device), dtype)
-    finally:
-        del backends._backends[device]
-        if before is not None:
-            backends.register(device, before)
     return tuple(runtime.launches)
-
-
-def specialisations() -> dict[Module, set[str]]:
-    """Every module that the table of cases asks for, with the entries it launches."""
-    found: dict[Module, set[str]] = {}
-    for launch in launches_of_the_cases():
-        found.setdefault(launch.kernel.module, set()).add(launch.kernel.entry)
-    return found

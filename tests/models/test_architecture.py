@@ -89,6 +89,13 @@ def test_a_model_of_the_users_own_is_registered_by_its_name() -> None:
         models.registry._models.pop("tiny_of_a_test")
 
 
+def test_the_name_of_another_model_is_refused() -> None:
+    with pytest.raises(ValueError, match="model: the name 'lenet5' belongs to LeNet5"):
+
+        class Another(models.Model):
+            name = "lenet5"
+
+
 def sequential(*children: object) -> dict:
     return {"layer": "Sequential", "children": list(children)}
 

@@ -161,7 +161,7 @@ def test_device_and_dtype_arguments() -> None:
         nn.Linear(2, 2, device="cpu", dtype=gpucnn.float64),
         nn.BatchNorm2d(2, device="cpu", dtype=gpucnn.float64),
     ):
-        floats = [t for t in layer.state_dict().values() if t.is_floating_point]
+        floats = [t for t in layer.state_dict().values() if t.is_floating_point()]
         assert floats and all(t.dtype == np.float64 and str(t.device) == "cpu" for t in floats)
 
 

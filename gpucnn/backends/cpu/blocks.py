@@ -22,20 +22,20 @@ Array = NDArray[Any]
 BLOCK = 32768
 """Elements per NumPy call in a chain: two to four float32 arrays of it fit a core's L2 cache."""
 
-_SMALL = 4096  # up to this a chain on the arrays as they are costs less than flat views
+_SMALL = 2048  # up to this a chain on the arrays as they are costs less than flat views
 _LARGEST_KEPT = 8 * BLOCK  # scratch beyond this is given back to the allocator after use
 
 
 class Kernel(NamedTuple):
     """An element-wise function and how its work is cut.
 
-    function(*operands, out) writes `out` in full; with `chained` it makes several NumPy calls
-    and may write `out` before the last of them reads its operands.
+    function(*operands, out) writes `out` in full. One that makes several NumPy calls has a
+    `block`, and may write `out` before the last of them reads its operands.
     """
 
     function: Callable[..., Any]
     piece: int  # elements a thread takes at a time; arrays up to this size stay in one thread
-    chained: bool = False
+    block: int = 0  # elements of one call, so that what lies between its steps stays in cache
 
 
 class _Scratch(threading.local):
@@ -129,24 +129,26 @@ def apply(kernel: Kernel, *arrays: Any) -> None:
 
     The output may be one of the operands or overlap them in any way.
     """
-    function, piece, chained = kernel
+    function, piece, block = kernel
     out: Array = arrays[-1]
     size = out.size
-    direct = size <= (_SMALL if chained else piece)
-    if chained or not direct:  # a single NumPy call takes care of overlap itself
-        arrays = tuple(a.copy() if overlaps(a, out) else a for a in arrays[:-1]) + (out,)
-    if direct:
+    if size <= piece and not block:  # a single NumPy call takes care of overlap itself
         with np.errstate(all="ignore"):
             function(*arrays)
         return
-    views: Any = flat_views(*arrays)
+    arrays = tuple(a.copy() if overlaps(a, out) else a for a in arrays[:-1]) + (out,)
+    views: Any = flat_views(*arrays) if size > _SMALL else None
+    if size <= _SMALL or (size <= block and views):
+        with np.errstate(all="ignore"):
+            function(*(views or arrays))
+        return
     if views is None:
         views, axis = _spread(arrays)
     else:
         axis = 0
     length = views[-1].shape[axis]
     unit = size // length
-    step = max(1, BLOCK // unit) if chained else length
+    step = max(1, block // unit) if block else length
     before = (slice(None),) * axis
     cut = [isinstance(view, np.ndarray) for view in views]
 

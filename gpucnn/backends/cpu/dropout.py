@@ -43,4 +43,4 @@ def _mask(x: Array, keep: Array, scale: np.generic, y: Array) -> None:
     np.multiply(x, factor, out=y)
 
 
-_MASK = Kernel(_mask, 4 * BLOCK, chained=True)
+_MASK = Kernel(_mask, 4 * BLOCK, BLOCK)

@@ -16,8 +16,10 @@ Operand = Array | Number
 _LIGHT = 8 * BLOCK  # bound by memory: about 0.1 ns an element in cache
 _HEAVY = 4 * BLOCK  # transcendental functions: 0.5 ns an element and more
 
+_CONSTANT = 4 * BLOCK  # elements of a block of equal values
+
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
-_ZEROS = {code: np.zeros(BLOCK, code) for code in "fdqliB?"}
+_ZEROS = {code: np.zeros(_CONSTANT, code) for code in "fdqliB?"}
 _BITS: dict[int, np.dtype[Any]] = {d.itemsize: d for d in map(np.dtype, ("i1", "i4", "i8"))}
 
 
@@ -30,7 +32,7 @@ def _constant(value: Any, out: Array) -> Any:
     """`value`, as a block of copies where NumPy's loop is faster with an array than a scalar."""
     if not _is_vector(out):
         return value
-    if value == 0 and out.size <= BLOCK:
+    if value == 0 and out.size <= _CONSTANT:
         return _ZEROS[out.dtype.char][: out.size]
     block = scratch(3, out.size, out.dtype)
     block.fill(value)
@@ -122,10 +124,10 @@ _UNARY = {
     "log": Kernel(np.log, _HEAVY),
     "sqrt": Kernel(np.sqrt, _HEAVY),
     "absolute": Kernel(np.absolute, _LIGHT),
-    "sign": Kernel(_sign, _LIGHT, chained=True),
+    "sign": Kernel(_sign, _LIGHT, BLOCK),
     "reciprocal": Kernel(_reciprocal, _LIGHT),
-    "relu": Kernel(_relu, _LIGHT, chained=True),
-    "sigmoid": Kernel(_sigmoid, _HEAVY, chained=True),
+    "relu": Kernel(_relu, _LIGHT, _CONSTANT),
+    "sigmoid": Kernel(_sigmoid, _HEAVY, BLOCK),
     "tanh": Kernel(np.tanh, _HEAVY),
     "logical_not": Kernel(np.logical_not, _LIGHT),
 }
@@ -136,8 +138,8 @@ _BINARY = {
     "multiply": Kernel(np.multiply, _LIGHT),
     "divide": Kernel(np.divide, _LIGHT),
     "power": Kernel(_power, _HEAVY),
-    "maximum": Kernel(_extremum(np.maximum), _LIGHT, chained=True),
-    "minimum": Kernel(_extremum(np.minimum), _LIGHT, chained=True),
+    "maximum": Kernel(_extremum(np.maximum), _LIGHT, _CONSTANT),
+    "minimum": Kernel(_extremum(np.minimum), _LIGHT, _CONSTANT),
     "floor_divide": Kernel(np.floor_divide, _HEAVY),
     "remainder": Kernel(np.remainder, _HEAVY),
     "equal": Kernel(np.equal, _LIGHT),
@@ -148,9 +150,9 @@ _BINARY = {
     "greater_equal": Kernel(np.greater_equal, _LIGHT),
     "logical_and": Kernel(np.logical_and, _LIGHT),
     "logical_or": Kernel(np.logical_or, _LIGHT),
-    "relu_backward": Kernel(_relu_backward, _LIGHT, chained=True),
-    "sigmoid_backward": Kernel(_sigmoid_backward, _LIGHT, chained=True),
-    "tanh_backward": Kernel(_tanh_backward, _LIGHT, chained=True),
+    "relu_backward": Kernel(_relu_backward, _LIGHT, 4 * BLOCK),  # only its mask is kept
+    "sigmoid_backward": Kernel(_sigmoid_backward, _LIGHT, BLOCK),
+    "tanh_backward": Kernel(_tanh_backward, _LIGHT, BLOCK),
 }
 
 
@@ -191,7 +193,7 @@ def _where(condition: Array, a: Any, b: Any, y: Array) -> None:
     np.bitwise_xor(difference, b.view(bits), y.view(bits))
 
 
-_WHERE = Kernel(_where, _LIGHT, chained=True)
+_WHERE = Kernel(_where, _LIGHT, BLOCK)
 
 
 def where(condition: Array, a: Operand, b: Operand, y: Array) -> None:

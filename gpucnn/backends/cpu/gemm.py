@@ -27,7 +27,8 @@ def matmul(a: Array, b: Array, bias: Array | None, y: Array) -> None:
     a, b = _blas_ready(a), _blas_ready(b)
     if y.ndim > 2:
         if b.ndim == 2 and a.flags.c_contiguous and y.flags.c_contiguous:
-            a, y = a.reshape(-1, a.shape[-1]), y.reshape(-1, y.shape[-1])
+            rows = math.prod(y.shape[:-1])
+            a, y = a.reshape(rows, a.shape[-1]), y.reshape(rows, y.shape[-1])
         else:
             _batched(a, b, bias, y)
             return

@@ -10,7 +10,7 @@ from gpucnn.backends.cpu.blocks import BLOCK, Array
 from gpucnn.backends.cpu.softmax import log_softmax_slices
 from gpucnn.backends.cpu.threads import parallel_for
 
-_PIECE = 2 * BLOCK  # elements a thread takes at a time
+_PIECE = BLOCK  # elements a thread takes at a time: they stay in its cache between the steps
 
 
 def cross_entropy(
@@ -95,10 +95,12 @@ def cross_entropy_backward(
             whole = hit + scale * dtype.type(share * all_weights)
             spread = dtype.type(share) if weight is None else weight * dtype.type(share)
 
+    uniform = weight is None and dloss.ndim == 0
+
     def work(start: int, stop: int) -> None:
         out = dlogits[start:stop]
         np.exp(log_probabilities[start:stop], out=out)
-        np.multiply(out, whole[start:stop, None], out=out)
+        np.multiply(out, whole[0] if uniform else whole[start:stop, None], out=out)
         if label_smoothing:
             np.subtract(out, scale[start:stop, None] * spread, out=out)
         out[np.arange(stop - start), classes_of[start:stop]] -= hit[start:stop]

@@ -19,9 +19,9 @@ from gpucnn.backends.cpu.blocks import BLOCK, Array, memory_order, scratch
 from gpucnn.backends.cpu.threads import parallel_for
 
 _PIECE = 8 * BLOCK  # elements a thread takes at a time
-_WIDE = 512  # elements in a row from which a NumPy inner loop is worth its set-up
-_TERMS = 512  # rows added by one product
+_WIDE = 512  # columns from which sums by BLAS run at full speed
 _SAMPLES = 64  # positions whose mean is the first guess of a channel's mean
+_NEAR = 4  # deviations of the mean from 0 up to which sums need no shift
 
 
 @lru_cache(maxsize=256)
@@ -42,9 +42,13 @@ class _Layout:
         self.count = before * after  # elements of a channel
         self.channels_in_rows = after == 1
         if self.channels_in_rows:
-            self.repeats = _fold(before, _WIDE // self.channels)
+            # Row vectors as long as a block, unless they were a large part of all the work.
+            summed = _fold(before, _WIDE // self.channels)
+            self.sum_width = summed * self.channels
+            limit = min(BLOCK, before * self.channels // 16) // self.sum_width
+            self.repeats = summed * _fold(before // summed, limit)
             self.shape = (before // self.repeats, self.repeats * self.channels)
-            self.step = (min(_TERMS, max(1, BLOCK // self.shape[1])), self.shape[1])
+            self.step = (max(1, BLOCK // self.shape[1]), self.shape[1])
         else:
             self.repeats = before
             self.shape = (before * self.channels, after)
@@ -64,22 +68,23 @@ class _Layout:
         """Room for one sum a block: of its columns, or of its rows."""
         rows, columns = self.shape
         if self.channels_in_rows:
-            return np.empty((-(-rows // self.step[0]), columns), dtype)
+            return np.empty((-(-rows // self.step[0]), self.sum_width), dtype)
         return np.empty((-(-columns // self.step[1]), rows), dtype)
 
     def add_up(self, block: Array, rows: slice, columns: slice, partial: Array) -> None:
         """Write the sums of one block where they belong in `partial`."""
-        length = block.shape[0 if self.channels_in_rows else 1]
-        ones = _ones(length, block.dtype)
         if self.channels_in_rows:
-            np.matmul(ones, block, out=partial[rows.start // self.step[0]])
+            block = block.reshape(-1, self.sum_width)
+            out = partial[rows.start // self.step[0]]
+            np.matmul(_ones(block.shape[0], block.dtype), block, out=out)
         else:
-            np.matmul(block, ones, out=partial[columns.start // self.step[1], rows])
+            out = partial[columns.start // self.step[1], rows]
+            np.matmul(block, _ones(block.shape[1], block.dtype), out=out)
 
     def per_channel(self, partial: Array) -> Array:
         """The float64 totals of `partial_sums`, one a channel."""
         total = partial.sum(axis=0, dtype=np.float64)
-        return np.asarray(total.reshape(self.repeats, self.channels).sum(axis=0))
+        return np.asarray(total.reshape(-1, self.channels).sum(axis=0))
 
     def for_blocks(self, work: Callable[[slice, slice], None]) -> None:
         """Call work(rows, columns) for every block of the matrix, on the pool's threads."""
@@ -99,14 +104,23 @@ class _Layout:
         """What of a `vector` belongs to a block of rows."""
         return vector if self.channels_in_rows else vector[rows]
 
-    def guess_mean(self, matrix: Array) -> Array:
-        """The float64 mean of a few positions of each channel, spread over the array."""
-        axis = 0 if self.channels_in_rows else 1
-        step = max(1, matrix.shape[axis] // -(-_SAMPLES // self.repeats))
-        sample = matrix[::step] if axis == 0 else matrix[:, ::step]
-        means = sample.mean(axis=axis, dtype=np.float64)
-        guess = means.reshape(self.repeats, self.channels).mean(axis=0)
-        return np.where(np.isfinite(guess), guess, 0)
+    def guess(self, matrix: Array) -> Array | None:
+        """The mean of a few positions of each channel, None where sums do well without it.
+
+        That is where no mean lies more than a few deviations from 0.
+        """
+        if self.channels_in_rows:
+            positions = matrix.reshape(-1, self.channels)
+            sample = positions[:: max(1, len(positions) // _SAMPLES)]
+        else:
+            few = -(-_SAMPLES // self.repeats)
+            sample = matrix[:, :: max(1, matrix.shape[1] // few)]
+            sample = sample.reshape(self.repeats, self.channels, -1).swapaxes(1, 2)
+        sample = sample.reshape(-1, self.channels).astype(np.float64)
+        mean = sample.mean(axis=0)
+        if (np.abs(mean) <= _NEAR * sample.std(axis=0)).all():
+            return None
+        return np.where(np.isfinite(mean), mean, 0).astype(matrix.dtype)
 
 
 def _ones(length: int, dtype: np.dtype[Any]) -> Array:
@@ -121,8 +135,8 @@ def _cached_ones(dtype: np.dtype[Any]) -> Array:
 def batch_norm_statistics(x: Array, mean: Array, variance: Array) -> None:
     """mean and biased variance (C,) of x (N, C, *spatial).
 
-    Accumulates x - k and its square with k near the mean, so that nothing cancels when the mean
-    is large beside the deviation (Chan, Golub and LeVeque, 1983, "shifted data").
+    Where the mean is large beside the deviation, x - k and its square are summed with k near the
+    mean, so that nothing cancels (Chan, Golub and LeVeque, 1983, "shifted data").
     """
     if x.size == 0:
         mean[...] = np.nan
@@ -132,22 +146,23 @@ def batch_norm_statistics(x: Array, mean: Array, variance: Array) -> None:
     dtype = x.dtype
     with np.errstate(all="ignore"):
         matrix = layout.matrix(x)
-        shift = layout.guess_mean(matrix).astype(dtype)
-    shifts = layout.vector(shift, dtype)
+        shift = layout.guess(matrix)
+    shifts = None if shift is None else layout.vector(shift, dtype)
     sums, squares = layout.partial_sums(dtype), layout.partial_sums(dtype)
 
     def work(rows: slice, columns: slice) -> None:
         block = matrix[rows, columns]
-        shifted = scratch(0, block.shape, dtype)
-        np.subtract(block, layout.part(shifts, rows), out=shifted)
-        layout.add_up(shifted, rows, columns, sums)
-        np.multiply(shifted, shifted, out=shifted)
-        layout.add_up(shifted, rows, columns, squares)
+        square = scratch(0, block.shape, dtype)
+        if shifts is not None:
+            block = np.subtract(block, layout.part(shifts, rows), out=square)
+        layout.add_up(block, rows, columns, sums)
+        np.multiply(block, block, out=square)
+        layout.add_up(square, rows, columns, squares)
 
     layout.for_blocks(work)
     with np.errstate(all="ignore"):
         offset = layout.per_channel(sums) / layout.count
-        mean[...] = shift + offset
+        mean[...] = offset if shift is None else shift + offset
         variance[...] = np.maximum(layout.per_channel(squares) / layout.count - offset**2, 0)
 
 
@@ -206,14 +221,18 @@ def batch_norm_backward(
     layout = _Layout(dx.shape, memory_order(dx))
     dtype = dx.dtype
     upstream, source, target = layout.matrix(dy), layout.matrix(x), layout.matrix(dx)
-    means = layout.vector(mean, dtype)
+    with np.errstate(all="ignore"):
+        near = bool((np.abs(mean) <= _NEAR * np.sqrt(variance)).all())
+    means = None if near else layout.vector(mean, dtype)
     sums, products = layout.partial_sums(dtype), layout.partial_sums(dtype)
 
     def reduce_block(rows: slice, columns: slice) -> None:
         gradient = upstream[rows, columns]
         product = scratch(0, gradient.shape, dtype)
-        np.subtract(source[rows, columns], layout.part(means, rows), out=product)
-        np.multiply(product, gradient, out=product)
+        values = source[rows, columns]
+        if means is not None:
+            values = np.subtract(values, layout.part(means, rows), out=product)
+        np.multiply(values, gradient, out=product)
         layout.add_up(product, rows, columns, products)
         layout.add_up(gradient, rows, columns, sums)
 
@@ -222,7 +241,10 @@ def batch_norm_backward(
         inverse_deviation = _scale(variance, None, eps)
         scale = _scale(variance, weight, eps)
         dbias64 = layout.per_channel(sums)
-        dweight64 = layout.per_channel(products) * inverse_deviation
+        dweight64 = layout.per_channel(products)
+        if near:  # sum dy * x, not sum dy * (x - mean)
+            dweight64 -= mean * dbias64
+        dweight64 *= inverse_deviation
         dbias[...] = dbias64
         dweight[...] = dweight64
         # dx = dy * scale + (x * slope + offset)

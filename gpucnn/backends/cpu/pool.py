@@ -125,8 +125,10 @@ def max_pool2d_backward(dy: Array, argmax: Array, dx: Array, *, geometry: Pool2d
     gradients, position, total = _planes(dy, argmax, dx)
     signed = _SIGNED[dx.itemsize]
     apart = g.stride_h >= g.r and g.stride_w >= g.s and g.dilation_h == g.dilation_w == 1
-    covered = apart and len(steps) == g.r * g.s and (g.p * g.r, g.q * g.s) == (g.h, g.w)
-    covered = covered and (g.stride_h, g.stride_w) == (g.r, g.s)
+    # Windows that tile the input write each element once: nothing to clear first.
+    strides = (g.stride_h, g.stride_w)
+    tiled = apart and strides == (g.r, g.s) and (g.p * g.r, g.q * g.s) == (g.h, g.w)
+    covered = tiled and g.pad_h == g.pad_w == 0
 
     def work(a: int, b: int) -> None:
         bits = gradients[a:b].view(signed)
@@ -212,7 +214,7 @@ def _divisors(g: Pool2dGeometry) -> Array:
 
 
 def _even(inputs: int, outputs: int) -> list[tuple[int, int]]:
-    """The input range of each output: [floor(i inputs / outputs), ceil((i + 1) inputs / outputs))."""
+    """The input range of each output i: floor(i inputs / outputs) to ceil((i + 1) inputs / outputs)."""
     return [(i * inputs // outputs, -(-(i + 1) * inputs // outputs)) for i in range(outputs)]
 
 

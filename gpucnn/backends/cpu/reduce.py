@@ -6,6 +6,9 @@ float64. The rounding error thus stays that of a short sum, at the speed of memo
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from gpucnn.backends.cpu.blocks import BLOCK, Array, memory_order
@@ -14,10 +17,12 @@ from gpucnn.backends.cpu.threads import blas_single, parallel_for
 _ROWS = 256  # terms of a column added by one product: BLAS adds them a few at a time
 _COLUMNS = 1024  # terms of a row added by one product: BLAS adds them in many lanes
 _PIECE = 8 * BLOCK  # elements a thread takes at a time
-_DIRECT = 1024  # elements up to which one call of NumPy's own sum is faster
-_WIDE = 512  # columns from which BLAS runs at full speed
+_DIRECT = 1024  # elements up to which one call of NumPy's own sum in float64 is faster
+_SMALL = BLOCK  # elements up to which one in the array's dtype is, where it is exact enough
+_FEW = 128  # terms that may be added one after the other
+_WIDE = 1024  # columns from which BLAS runs at full speed
 
-_EXTREMA = {"max": np.maximum, "min": np.minimum}
+_EXTREMA: dict[str, Callable[..., Any]] = {"max": np.max, "min": np.min}
 
 
 def reduce(x: Array, y: Array, *, op: str, axes: tuple[int, ...], keepdims: bool) -> None:
@@ -26,9 +31,13 @@ def reduce(x: Array, y: Array, *, op: str, axes: tuple[int, ...], keepdims: bool
         if op != "sum":
             _extremum(x, y, op, axes, keepdims)
         elif x.dtype.kind != "f":
-            np.add.reduce(x, axis=axes, out=y, keepdims=keepdims)
+            y[...] = x.sum(axis=axes, keepdims=keepdims)
         elif x.size <= _DIRECT:
             y[...] = x.sum(axis=axes, dtype=np.float64, keepdims=keepdims)
+        elif x.size <= _SMALL and x.size <= _FEW * y.size:
+            y[...] = x.sum(axis=axes, keepdims=keepdims)
+        elif x.size <= _SMALL and y.size == 1 and x.flags.c_contiguous:  # added pairwise
+            y[...] = np.add.reduce(x.reshape(-1))
         else:
             total = _sum_kept(x, tuple(axis for axis in range(x.ndim) if axis not in axes))
             y[...] = total.reshape(y.shape)
@@ -44,7 +53,8 @@ def _extremum(x: Array, y: Array, op: str, axes: tuple[int, ...], keepdims: bool
     function = _EXTREMA[op]
     kept = [axis for axis in range(x.ndim) if axis not in axes]
     if x.size <= _PIECE or not kept:
-        function.reduce(x, axis=axes, out=y, keepdims=keepdims)
+        # Not out=y: NumPy 1.26 gives wrong maxima of negative strides then.
+        y[...] = function(x, axis=axes, keepdims=keepdims)
         return
     target = y if keepdims else np.expand_dims(y, axes)
     axis = max(kept, key=lambda k: x.shape[k])
@@ -52,7 +62,7 @@ def _extremum(x: Array, y: Array, op: str, axes: tuple[int, ...], keepdims: bool
 
     def work(start: int, stop: int) -> None:
         part = before + (slice(start, stop),)
-        function.reduce(x[part], axis=axes, out=target[part], keepdims=True)
+        target[part] = function(x[part], axis=axes, keepdims=True)
 
     parallel_for(x.shape[axis], max(1, _PIECE * x.shape[axis] // x.size), work, blas=False)
 
@@ -66,7 +76,8 @@ def _sum_kept(x: Array, kept: tuple[int, ...]) -> Array:
         summed = tuple(axis for axis in range(x.ndim) if axis not in kept)
         return np.asarray(x.sum(axis=summed, dtype=np.float64))
     kept_order = [axis for axis in order if axis in kept]
-    total = _sum_middle(dense.reshape(runs)).reshape([x.shape[axis] for axis in kept_order])
+    with blas_single():
+        total = _sum_middle(dense.reshape(runs)).reshape([x.shape[axis] for axis in kept_order])
     ascending: Array = total.transpose([kept_order.index(axis) for axis in kept])
     return ascending
 
@@ -89,13 +100,12 @@ def _runs(shape: tuple[int, ...], is_kept: list[bool]) -> tuple[int, int, int] |
 def _sum_middle(x: Array) -> Array:
     """The float64 sums of a C-contiguous (A, K, B) float array over A and B: shape (K,)."""
     before, kept, after = x.shape
-    with blas_single():
-        if kept == 1:
-            return _column_sums(x.reshape(-1, 1))
-        if after == 1:
-            return _column_sums(x.reshape(before, kept))
-        total: Array = _row_sums(x.reshape(-1, after)).reshape(before, kept).sum(axis=0)
-        return total
+    if kept == 1:
+        return _column_sums(x.reshape(-1, 1))
+    if after == 1:
+        return _column_sums(x.reshape(before, kept))
+    total: Array = _row_sums(x.reshape(-1, after)).reshape(before, kept).sum(axis=0)
+    return total
 
 
 def _row_sums(x: Array) -> Array:
@@ -109,7 +119,7 @@ def _row_sums(x: Array) -> Array:
             part = x[start:stop, begin : begin + _COLUMNS]
             np.matmul(part, ones[: part.shape[1]], out=partial[i, start:stop])
 
-    parallel_for(rows, max(1, _PIECE // columns), work)
+    parallel_for(rows, max(1, _PIECE // columns), work, blas=False)
     total: Array = partial.sum(axis=0, dtype=np.float64)
     return total
 
@@ -127,7 +137,7 @@ def _column_sums(x: Array) -> Array:
     def work(start: int, stop: int) -> None:
         np.matmul(ones[: stop - start], wide[start:stop], out=partial[start // grain])
 
-    parallel_for(folded, grain, work)
+    parallel_for(folded, grain, work, blas=False)
     total: Array = partial.sum(axis=0, dtype=np.float64).reshape(fold, columns).sum(axis=0)
     rest = x[folded * fold :]
     if rest.size:

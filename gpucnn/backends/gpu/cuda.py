@@ -210,7 +210,6 @@ class CudaRuntime:
         shape = launch_shape(kernel, grid, block)
         if shape is None:
             return
-        where = f"{kernel.entry} ({kernel.module}), grid {shape[0]}, block {shape[1]}"
         with self._device():
             try:
                 function = self._function(kernel, shared)
@@ -218,6 +217,7 @@ class CudaRuntime:
                 if self.synchronous:
                     self._cupy.cuda.get_current_stream().synchronize()
             except self._errors as error:
+                where = f"{kernel.entry} ({kernel.module}), grid {shape[0]}, block {shape[1]}"
                 raise self._failure(where, error) from error
 
     def _function(self, kernel: Kernel, shared: int) -> Any:

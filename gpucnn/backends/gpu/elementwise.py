@@ -42,7 +42,7 @@ def unary(runtime: Runtime, x: Array, y: Array, *, op: str) -> None:
     file, define = _module(op, x.dtype)
     axes = join("unary", y.shape, steps_of(y, y.shape), steps_of(x, y.shape))
     arguments = (strided(x), strided(y))
-    walk(runtime, file, f"unary_{op}", axes, arguments, **define)
+    walk(runtime, file, f"unary_{op}", axes, arguments, define)
 
 
 def binary(runtime: Runtime, a: Operand, b: Operand, y: Array, *, op: str) -> None:
@@ -67,7 +67,7 @@ def binary(runtime: Runtime, a: Operand, b: Operand, y: Array, *, op: str) -> No
         steps.append(step)
         arguments += pair
     axes = join("binary", y.shape, *steps)
-    walk(runtime, file, f"binary_{op}", axes, (*arguments, strided(y)), **define)
+    walk(runtime, file, f"binary_{op}", axes, (*arguments, strided(y)), define)
 
 
 def where(runtime: Runtime, condition: Array, a: Operand, b: Operand, y: Array) -> None:
@@ -82,7 +82,7 @@ def where(runtime: Runtime, condition: Array, a: Operand, b: Operand, y: Array) 
             array = strided(array.array.view(word))
         arguments += (array, number.view(word))
     axes = join("where", y.shape, *steps)
-    walk(runtime, "move.cu", "select", axes, (*arguments, strided(y.view(word))), word=name)
+    walk(runtime, "move.cu", "select", axes, (*arguments, strided(y.view(word))), {"word": name})
 
 
 def copy(runtime: Runtime, x: Array, y: Array) -> None:
@@ -90,12 +90,12 @@ def copy(runtime: Runtime, x: Array, y: Array) -> None:
     axes = join("copy", y.shape, steps_of(y, y.shape), steps_of(x, y.shape))
     if x.dtype != y.dtype:
         types = {"source": C_TYPES[x.dtype], "target": C_TYPES[y.dtype]}
-        walk(runtime, "cast.cu", "cast", axes, (strided(x), strided(y)), **types)
+        walk(runtime, "cast.cu", "cast", axes, (strided(x), strided(y)), types)
         return
     name, word = word_of(y.dtype)
     x, y = x.view(word), y.view(word)
     if not _transpose(runtime, x, y, axes, name):
-        walk(runtime, "move.cu", "copy", axes, (strided(x), strided(y)), word=name)
+        walk(runtime, "move.cu", "copy", axes, (strided(x), strided(y)), {"word": name})
 
 
 def full(runtime: Runtime, y: Array, *, value: int | float | bool) -> None:
@@ -103,7 +103,7 @@ def full(runtime: Runtime, y: Array, *, value: int | float | bool) -> None:
     name, word = word_of(y.dtype)
     number = scalar_of(value, y.dtype).view(word)
     axes = join("full", y.shape, steps_of(y, y.shape))
-    walk(runtime, "move.cu", "fill", axes, (strided(y.view(word)), number), word=name)
+    walk(runtime, "move.cu", "fill", axes, (strided(y.view(word)), number), {"word": name})
 
 
 def _module(op: str, dtype: np.dtype[Any]) -> tuple[str, dict[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gpucnn.backends.gpu.elementwise import copy, full
-from gpucnn.backends.gpu.iteration import C_TYPES, join, steps_of, walk, word_of
+from gpucnn.backends.gpu.iteration import C_TYPES, extent_of, join, steps_of, walk, word_of
 from gpucnn.backends.gpu.kernel import strided
 from gpucnn.backends.gpu.runtime import Array, Runtime
 
@@ -24,11 +24,8 @@ def take(runtime: Runtime, x: Array, index: Array, y: Array, *, axis: int) -> No
     axes = join("take", y.shape, steps_of(y, y.shape), others, along)
     outside = 0 if y.dtype == np.bool_ else np.iinfo(word).max
     arguments = (strided(x.view(word)), strided(index), strided(y.view(word)))
-    length = x.shape[axis]
-    walk(
-        *(runtime, "move.cu", "take", axes, (*arguments, length, x_steps[axis], outside)),
-        word=name,
-    )
+    values = (*arguments, x.shape[axis], x_steps[axis], outside)
+    walk(runtime, "move.cu", "take", axes, values, {"word": name}, reach=extent_of(x))
 
 
 def take_backward(runtime: Runtime, dy: Array, index: Array, dx: Array, *, axis: int) -> None:
@@ -45,8 +42,10 @@ def take_backward(runtime: Runtime, dy: Array, index: Array, dx: Array, *, axis:
         dense = runtime.empty(index.shape, index.dtype)
         copy(runtime, index, dense)
         index = dense
-    arguments = (strided(dy), index, strided(dx), index.size, dx.shape[axis], dy_steps[axis])
-    walk(runtime, "take_backward.cu", "take_backward", axes, arguments, real=C_TYPES[dx.dtype])
+    values = (strided(dy), index, strided(dx), index.size, dx.shape[axis], dy_steps[axis])
+    define = {"real": C_TYPES[dx.dtype]}
+    file = "take_backward.cu"
+    walk(runtime, file, "take_backward", axes, values, define, reach=extent_of(dy))
 
 
 def concatenate(runtime: Runtime, *arrays: Array, axis: int) -> None:

@@ -6,9 +6,11 @@ integer type of the offsets. Plans depend on shapes and strides alone and are ca
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache, lru_cache
-from typing import Any, NamedTuple
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,18 +39,19 @@ _WORDS: dict[int, tuple[str, np.dtype[Any]]] = {
 }
 
 
-class Axes(NamedTuple):
+@dataclass(frozen=True)
+class Axes:
     """Sizes of the joined axes (slowest first) and each operand's steps along them, in elements."""
 
     sizes: tuple[int, ...]
     steps: tuple[tuple[int, ...], ...]
 
-    @property
+    @cached_property
     def total(self) -> int:
         """Number of elements."""
-        return int(np.prod(self.sizes, dtype=np.int64))
+        return math.prod(self.sizes)
 
-    @property
+    @cached_property
     def extent(self) -> int:
         """The largest offset or count that occurs."""
         reach = [
@@ -56,6 +59,22 @@ class Axes(NamedTuple):
             for steps in self.steps
         ]
         return max(self.total, *reach)
+
+    def layout(self, index: str) -> npt.NDArray[Any]:
+        """The struct Layout of `kernels/layout.cuh`, made once."""
+        value = self._layouts.get(index)
+        if value is None:
+            value = self._layouts[index] = np.zeros((), _layout_dtype(index))
+            value["count"] = self.total
+            rank = value["rank"] = len(self.sizes)
+            value["size"][:rank] = self.sizes
+            for operand, steps in enumerate(self.steps):
+                value["step"][operand, :rank] = steps
+        return value
+
+    @cached_property
+    def _layouts(self) -> dict[str, npt.NDArray[Any]]:
+        return {}
 
 
 @lru_cache(maxsize=8192)
@@ -80,28 +99,16 @@ def steps_of(array: Array, shape: Sequence[int]) -> tuple[int, ...]:
     """Strides of `array` in elements, broadcast to `shape` (0 along the axes it lacks)."""
     itemsize: int = array.itemsize
     missing: int = len(shape) - array.ndim
-    steps = tuple(
-        0 if size == 1 else int(stride // itemsize)
+    steps = [
+        0 if size == 1 else stride // itemsize
         for size, stride in zip(array.shape, array.strides, strict=True)
-    )
-    return (0,) * missing + steps
+    ]
+    return (*(0,) * missing, *steps)
 
 
 def index_type(*extents: int) -> str:
     """The C type of the offsets: int where all of these are small enough, else long long."""
     return "int" if max(extents) < NARROW_LIMIT else "long long"
-
-
-@lru_cache(maxsize=8192)
-def layout(axes: Axes, index: str) -> npt.NDArray[Any]:
-    """The struct Layout of `kernels/layout.cuh` for these axes."""
-    value = np.zeros((), _layout_dtype(index))
-    value["count"] = axes.total
-    rank = value["rank"] = len(axes.sizes)
-    value["size"][:rank] = axes.sizes
-    for operand, steps in enumerate(axes.steps):
-        value["step"][operand, :rank] = steps
-    return value
 
 
 @cache
@@ -115,14 +122,24 @@ def walk(
     entry: str,
     axes: Axes,
     arguments: Sequence[Any],
-    **defines: str,
+    defines: Mapping[str, str],
+    reach: int = 0,
 ) -> None:
-    """Launch an entry that takes `arguments` and the Layout, one thread an element at a time."""
-    index = index_type(axes.extent)
+    """Launch an entry that takes `arguments` and the Layout, one thread an element at a time.
+
+    `reach`: the largest offset the kernel forms besides those of the axes.
+    """
+    index = index_type(axes.extent, reach)
     kernel = get(file, entry, index_t=index, **defines)
     # A few waves of blocks; each thread then steps by the whole grid.
     blocks = min(-(-axes.total // THREADS), 32 * runtime.properties().multiprocessors)
-    runtime.launch(kernel, (blocks,), (THREADS,), *arguments, layout(axes, index))
+    runtime.launch(kernel, (blocks,), (THREADS,), *arguments, axes.layout(index))
+
+
+def extent_of(array: Array) -> int:
+    """The distance in elements between the first element of an array and the farthest."""
+    steps = steps_of(array, array.shape)
+    return sum(max(n - 1, 0) * abs(step) for n, step in zip(array.shape, steps, strict=True))
 
 
 def word_of(dtype: np.dtype[Any]) -> tuple[str, np.dtype[Any]]:
@@ -135,5 +152,7 @@ def scalar_of(value: Any, dtype: np.dtype[Any]) -> Any:
 
     Raises OverflowError when an integer does not fit.
     """
+    if dtype.kind != "f" or -1e38 < value < 1e38:
+        return dtype.type(value)
     with np.errstate(over="ignore"):
         return dtype.type(value)

@@ -128,6 +128,8 @@ class Kernel:
 
     def _value(self, parameter: Parameter, argument: Any) -> Any:
         dtype = parameter.dtype
+        if type(argument) is dtype.type and dtype.names is None:
+            return argument
         if dtype.names is not None:
             if (
                 not isinstance(argument, (np.void, np.ndarray))
@@ -144,6 +146,8 @@ class Kernel:
                 argument, (int, float, np.integer, np.floating)
             ):
                 raise TypeError(f"{self._at(parameter)}: takes a number, got {_kind(argument)}")
+            if -1e38 < argument < 1e38:
+                return dtype.type(argument)
             with np.errstate(over="ignore"):
                 number = dtype.type(argument)
             if np.isinf(number) and not np.isinf(float(argument)):

@@ -100,7 +100,7 @@ def batch_norm_backward(
     runtime.launch(
         function, plan.grid, plan.block,
         dy, x, mean, variance, dense_or_none(runtime, weight), dweight, dbias, dx,
-        plan.layout(function), eps, training,
+        plan.layout(function), eps, bool(training),
     )  # fmt: skip
 
 

@@ -31,7 +31,8 @@ def sgd_update(
         (ceil_div(p.size, THREADS),),
         (THREADS,),
         p, g, momentum_buffer if momentum else None, p.size,
-        lr, momentum, 1 - dampening, weight_decay, nesterov, maximize, first,
+        lr, momentum, 1 - dampening, weight_decay,
+        bool(nesterov), bool(maximize), bool(first),
     )  # fmt: skip
 
 
@@ -63,5 +64,5 @@ def adam_update(
         lr / (1 - beta1**step), math.sqrt(1 - beta2**step),
         1 - beta1, beta2, 1 - beta2,
         eps, 0.0 if decoupled else weight_decay, 1 - lr * weight_decay if decoupled else 1.0,
-        maximize,
+        bool(maximize),
     )  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,14 +14,14 @@ from gpucnn.backends.gpu.iteration import (
     Axes,
     index_type,
     join,
-    layout,
     steps_of,
 )
 from gpucnn.backends.gpu.kernel import get, strided
 from gpucnn.backends.gpu.runtime import Array, Runtime
 
 _WARP = 32
-_PER_BLOCK = 16 * THREADS  # elements from which a block is worth having
+_LOOK_AHEAD = 16 * THREADS  # how far behind the end a thread may compute an index (CHUNK steps)
+_PER_BLOCK = 4096  # elements from which a block is worth having
 _ENOUGH_BLOCKS = 1024  # fill any device; fixed, so that every device adds in the same order
 
 
@@ -44,7 +46,7 @@ def reduce(
     segments = -(-reduced.total // segment)
     workspace = runtime.empty((segments, kept.total), x.dtype)
     # The outputs of the first pass lie one after the other in a plane of the workspace.
-    linear = tuple(int(np.prod(kept.sizes[i + 1 :])) for i in range(len(kept.sizes)))
+    linear = tuple(math.prod(kept.sizes[i + 1 :]) for i in range(len(kept.sizes)))
     planes = Axes(kept.sizes, (linear, kept.steps[1]))
     _launch(runtime, op, x, workspace, identity, planes, reduced, segment)
     again = Axes(kept.sizes, (kept.steps[0], linear))
@@ -63,7 +65,7 @@ def arg_reduce(runtime: Runtime, x: Array, y: Array, *, op: str, axis: int, keep
         kernel,
         (-(-kept.total // per_block),),
         block,
-        *(strided(x), strided(y), layout(kept, index), layout(reduced, index)),
+        *(strided(x), strided(y), kept.layout(index), reduced.layout(index)),
     )
 
 
@@ -71,24 +73,28 @@ def _split(
     name: str, x: Array, y: Array, axes: tuple[int, ...], keepdims: bool
 ) -> tuple[Axes, Axes]:
     """The kept axes with the steps of (y, x), and the reduced ones with those of (nothing, x)."""
-    chosen = {axis % x.ndim for axis in axes}
-    kept = [axis for axis in range(x.ndim) if axis not in chosen]
-    x_steps = steps_of(x, x.shape)
+    gone = tuple(sorted(axis % x.ndim for axis in axes))
     y_steps = steps_of(y, y.shape)
     if keepdims:
-        y_steps = tuple(y_steps[axis] for axis in kept)
+        y_steps = tuple(step for axis, step in enumerate(y_steps) if axis not in gone)
+    return _joined(name, x.shape, steps_of(x, x.shape), y_steps, gone)
+
+
+@lru_cache(maxsize=2048)
+def _joined(
+    name: str,
+    shape: tuple[int, ...],
+    x_steps: tuple[int, ...],
+    y_steps: tuple[int, ...],
+    gone: tuple[int, ...],
+) -> tuple[Axes, Axes]:
+    axes = [axis for axis in range(len(shape)) if axis not in gone]
     # Sorted by x, which is read more than y is written; `join` sorts by its first operand.
-    kept_axes = join(
-        name, tuple(x.shape[i] for i in kept), tuple(x_steps[i] for i in kept), y_steps
+    kept, reduced = (
+        join(name, tuple(shape[i] for i in part), tuple(x_steps[i] for i in part), steps)
+        for part, steps in ((axes, y_steps), (gone, (0,) * len(gone)))
     )
-    gone = sorted(chosen)
-    reduced_axes = join(
-        name, tuple(x.shape[i] for i in gone), tuple(x_steps[i] for i in gone), (0,) * len(gone)
-    )
-    return (
-        Axes(kept_axes.sizes, kept_axes.steps[::-1]),
-        Axes(reduced_axes.sizes, reduced_axes.steps[::-1]),
-    )
+    return Axes(kept.sizes, kept.steps[::-1]), Axes(reduced.sizes, reduced.steps[::-1])
 
 
 def _block(kept: Axes, reduced: Axes) -> tuple[bool, tuple[int, int], int]:
@@ -120,14 +126,14 @@ def _launch(
     columns, block, per_block = _block(kept, reduced)
     length = max(reduced.total, 1) if segment is None else segment
     segments = -(-max(reduced.total, 1) // length)
-    index = index_type(kept.extent * segments, reduced.extent + 16 * THREADS)
+    index = index_type(kept.extent, kept.total * segments, reduced.extent + _LOOK_AHEAD)
     name = f"{op}_{'columns' if columns else 'rows'}"
     runtime.launch(
         get("reduce.cu", name, element=C_TYPES[x.dtype], index_t=index),
         (-(-kept.total // per_block), segments),
         block,
         *(strided(x), strided(y), identity, length, kept.total if segments > 1 else 0),
-        *(layout(kept, index), layout(reduced, index)),
+        *(kept.layout(index), reduced.layout(index)),
     )
 
 

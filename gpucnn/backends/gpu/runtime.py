@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 
 from gpucnn.backends.gpu.kernel import Kernel
@@ -144,22 +143,25 @@ def launch_shape(
     kernel, when a dimension is beyond what the hardware takes or the block is larger than the
     kernel's `__launch_bounds__`.
     """
-    dimensions: list[Dimensions] = []
-    for name, sizes, limits in (("grid", grid, MAX_GRID), ("block", block, MAX_BLOCK)):
-        x, y, z = (*(int(size) for size in sizes), 1, 1)[:3]
-        if (
-            not 1 <= len(sizes) <= 3
-            or min(x, y, z) < 0
-            or x > limits[0]
-            or y > limits[1]
-            or z > limits[2]
-        ):
-            raise ValueError(f"{kernel.entry}: {name} {tuple(sizes)} is outside 0 to {limits}")
-        dimensions.append((x, y, z))
-    threads = int(np.prod(dimensions[1]))
-    if not 1 <= threads <= kernel.launch_bounds:
+    blocks, threads = _dimensions(kernel, "grid", grid), _dimensions(kernel, "block", block)
+    size = threads[0] * threads[1] * threads[2]
+    if not 1 <= size <= kernel.launch_bounds:
         raise ValueError(
-            f"{kernel.entry}: block {tuple(block)} has {threads} threads, "
+            f"{kernel.entry}: block {tuple(block)} has {size} threads, "
             f"its __launch_bounds__ are {kernel.launch_bounds}"
         )
-    return None if 0 in dimensions[0] else (dimensions[0], dimensions[1])
+    return None if 0 in blocks else (blocks, threads)
+
+
+def _dimensions(kernel: Kernel, name: str, sizes: Sequence[int]) -> Dimensions:
+    limits = MAX_GRID if name == "grid" else MAX_BLOCK
+    x, y, z = (*sizes, 1, 1)[:3]
+    if (
+        not 1 <= len(sizes) <= 3
+        or min(x, y, z) < 0
+        or x > limits[0]
+        or y > limits[1]
+        or z > limits[2]
+    ):
+        raise ValueError(f"{kernel.entry}: {name} {tuple(sizes)} is outside 0 to {limits}")
+    return int(x), int(y), int(z)

@@ -42,10 +42,11 @@ def _launch(
         rows = THREADS // lanes
         function = kernel.get("softmax.cu", f"{entry}_rows", real=real(output))
         runtime.launch(
-            function, (ceil_div(count, rows),), (lanes, rows), *operands, count, length, log
+            function, (ceil_div(count, rows),), (lanes, rows), *operands, count, length, bool(log)
         )
     else:
         function = kernel.get("softmax.cu", f"{entry}_columns", real=real(output))
         runtime.launch(
-            function, (ceil_div(count, THREADS),), (THREADS,), *operands, count, length, inner, log
-        )
+            function, (ceil_div(count, THREADS),), (THREADS,), *operands,
+            count, length, inner, bool(log),
+        )  # fmt: skip
