@@ -118,7 +118,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK, BLOCKS) cross_entropy_finish
   if (thread != 0) return;
   const real by = mean ? weights[0] : 1;
   *divisor = by;
-  if (loss != nullptr) *loss = losses[0] / by;
+  if (loss != nullptr) *loss = by == 0 ? not_a_number() : losses[0] / by;
 }
 
 extern "C" __global__ void __launch_bounds__(BLOCK, BLOCKS) cross_entropy_backward(

@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -91,8 +92,13 @@ def _modules() -> dict[str, Path]:
 MODULES = _modules()
 
 
-def _imports(name: str, path: Path) -> Iterator[str]:
+@cache
+def imports(name: str) -> tuple[str, ...]:
     """The modules that a file imports when it runs: dotted names, below gpucnn without `gpucnn.`"""
+    return tuple(_imports(name, MODULES[name]))
+
+
+def _imports(name: str, path: Path) -> Iterator[str]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     skipped = {
         id(below)
@@ -134,7 +140,7 @@ def _rank(name: str) -> int:
 
 @pytest.mark.parametrize("name", sorted(set(MODULES) - {"gpucnn"}))
 def test_direction(name: str) -> None:
-    for imported in _imports(name, MODULES[name]):
+    for imported in imports(name):
         if imported.startswith("/") or (name, imported) in ALLOWED:
             continue
         assert _rank(imported) <= _rank(name), f"gpucnn.{name} imports gpucnn.{imported}"
@@ -143,15 +149,15 @@ def test_direction(name: str) -> None:
 def test_only_one_file_imports_cupy() -> None:
     importing = {
         name
-        for name, path in MODULES.items()
-        for imported in _imports(name, path)
+        for name in MODULES
+        for imported in imports(name)
         if imported.split(".")[0] in ("/cupy", "/cupyx", "/cupy_backends")
     }
     assert importing == {"backends.gpu.cuda"}
 
 
 def test_the_emulator_stands_alone() -> None:
-    for name, path in MODULES.items():
+    for name in MODULES:
         if name.partition(".")[0] == "emulator":
-            own = [i for i in _imports(name, path) if not i.startswith(("/", "emulator"))]
+            own = [i for i in imports(name) if not i.startswith(("/", "emulator"))]
             assert not own, f"gpucnn.{name} imports {own}"

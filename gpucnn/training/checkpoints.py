@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class Checkpoint:
         random: `gpucnn.random.get_state()`.
         running: sums of loss, correct predictions and images in this epoch, and its seconds.
         history: the epochs done, as dictionaries.
+        kinds: the classes of model, optimizer and scheduler.
         run: what the training is, to be compared when it is resumed.
     """
 
@@ -57,7 +58,8 @@ class Checkpoint:
     random: tuple[int, int]
     running: Mapping[str, Any]
     history: list[dict[str, Any]]
-    run: Mapping[str, Any] = field(default_factory=dict)
+    kinds: Mapping[str, str]
+    run: Mapping[str, Any]
 
 
 def save(checkpoint: Checkpoint, path: Path) -> None:

@@ -34,6 +34,7 @@ def capture(trainer: Trainer) -> Checkpoint:
             "seconds": state.seconds,
         },
         history=[record.as_dict() for record in trainer.history],
+        kinds=_kinds(trainer),
         run=trainer.run,
     )
 
@@ -65,7 +66,8 @@ def restore(trainer: Trainer, checkpoint: Checkpoint, path: Path) -> None:
 
 
 def _check(trainer: Trainer, checkpoint: Checkpoint, path: Path) -> None:
-    here, there = trainer.run, checkpoint.run
+    here = {**_kinds(trainer), **trainer.run}
+    there = {**checkpoint.kinds, **checkpoint.run}
     for name in sorted({*here, *there}):
         if here.get(name) != there.get(name):
             raise CheckpointError(
@@ -77,6 +79,12 @@ def _check(trainer: Trainer, checkpoint: Checkpoint, path: Path) -> None:
             f"{path}: made in the middle of an epoch of {checkpoint.batches} batches, the loader "
             f"has {trainer.state.batches}"
         )
-    if (checkpoint.scheduler is None) != (trainer.scheduler is None):
-        has, lacks = ("training", "checkpoint") if trainer.scheduler else ("checkpoint", "training")
-        raise CheckpointError(f"{path}: the {has} has a scheduler, the {lacks} has none")
+
+
+def _kinds(trainer: Trainer) -> dict[str, str]:
+    parts = {
+        "model class": trainer.model,
+        "optimizer class": trainer.optimizer,
+        "scheduler class": trainer.scheduler,
+    }
+    return {name: type(part).__name__ for name, part in parts.items()}

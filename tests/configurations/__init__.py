@@ -7,6 +7,7 @@ must be refused: then both must refuse it.
 from __future__ import annotations
 
 import numpy as np
+
 from configurations import arrays, images, rows
 from configurations.drawing import Configuration, Draw
 

@@ -118,7 +118,9 @@ def extreme_along(draw: Draw) -> Configuration:
 
 def pad(draw: Draw) -> Configuration:
     mode = draw.choice("constant", "replicate", "reflect", "circular")
-    x = draw.normal((draw.integer(1, 2), draw.integer(1, 3), draw.integer(3, 6), draw.integer(3, 6)))
+    x = draw.normal(
+        (draw.integer(1, 2), draw.integer(1, 3), draw.integer(3, 6), draw.integer(3, 6))
+    )
     low = -2 if mode == "constant" else 0
     count = 4 if mode != "constant" else draw.choice(0, 2, 4, 6, 8)
     pads = [draw.integer(low, 3) for _ in range(count)]

@@ -32,7 +32,9 @@ def conv2d(draw: Draw) -> Configuration:
     x = draw.normal(_image(draw, channels))
     w = draw.normal((filters, per_group, *kernel))
     b = draw.normal((filters,)) if draw.chance(0.6) else None
-    return Configuration([x, w, b], lambda _, F, x, w, b: F.conv2d(x, w, b, **options), f"{options}")
+    return Configuration(
+        [x, w, b], lambda _, F, x, w, b: F.conv2d(x, w, b, **options), f"{options}"
+    )
 
 
 def _pool_options(draw: Draw) -> dict[str, Any]:

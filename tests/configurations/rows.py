@@ -33,7 +33,7 @@ def matmul(draw: Draw) -> Configuration:
 
 
 def softmax(draw: Draw) -> Configuration:
-    x = draw.normal(draw.shape(0, 4)) * draw.choice(1, 1, 30)
+    x = draw.normal(draw.shape(0, 4)) * draw.choice(1, 1, 8)
     dim = draw.integer(-1 - x.ndim, x.ndim)
     name = draw.choice("softmax", "log_softmax")
     x = draw.laid_out(x)

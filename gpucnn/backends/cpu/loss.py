@@ -56,7 +56,7 @@ def cross_entropy(
                 kept = weights if ignored is None else weights[~ignored]
                 count = kept.sum(dtype=np.float64)
             divisor[...] = count
-            total = total / np.float64(count)  # 0 / 0 is NaN
+            total = total / count if count else np.nan
         loss[...] = total
 
 
