@@ -1,13 +1,15 @@
 """Global memory of the emulated device: buffers at made-up addresses, guarded by gaps.
 
-A buffer is host memory, a NumPy array's or the emulator's own. Its device address has nothing to do
-with the host's: addresses between buffers belong to nobody, and an access there is a finding
-instead of a corrupted process.
+A buffer is the memory of a NumPy array. Its device address has nothing to do with the host's:
+addresses between buffers belong to nobody, and an access there is a finding instead of a corrupted
+process. Buffers live as long as their arrays; addresses are not used again.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
+import ctypes
+import weakref
+from bisect import bisect_right, insort
 from typing import Any
 
 import numpy as np
@@ -21,18 +23,20 @@ GUARD = 1 << 16
 
 
 class Buffer:
-    """`size` bytes at device address `base`.
+    """`size` bytes at device address `base`, `host` on this machine.
 
-    `data` are the bytes (uint8); `view(dtype)` the same memory as elements, as many as fit.
+    `data` are the bytes (uint8); `view(dtype)` the same memory as elements, as many as fit. It does
+    not keep the memory alive: the array it belongs to does.
     """
 
-    def __init__(self, base: int, data: npt.NDArray[np.uint8], name: str, keep: Any = None) -> None:
+    def __init__(self, base: int, host: int, size: int, name: str) -> None:
         self.base = base
-        self.data = data
-        self.size = data.size
-        self.end = base + data.size
+        self.host = host
+        self.size = size
+        self.end = base + size
         self.name = name
-        self.keep = keep
+        raw = (ctypes.c_uint8 * size).from_address(host) if size else bytearray()
+        self.data: npt.NDArray[np.uint8] = np.frombuffer(raw, np.uint8)
         self._views: dict[Any, Array] = {}
 
     def view(self, dtype: np.dtype[Any]) -> Array:
@@ -53,57 +57,66 @@ class Memory:
         self._next = BASE
         self._buffers: dict[int, Buffer] = {}
         self._bases: list[int] = []
-        self._hosts: dict[int, Buffer] = {}
+        self._hosts: list[tuple[int, int]] = []  # host address, base
+        self._named = 0
 
-    def allocate(self, size: int, name: str = "") -> Buffer:
-        """A new buffer of `size` bytes, filled with 0xFF (a NaN in every float type)."""
+    def empty(self, size: int, name: str = "") -> npt.NDArray[np.uint8]:
+        """New bytes on 256, filled with 0xFF (a NaN in every float type), as a buffer."""
         raw = np.full(size + ALIGNMENT, 0xFF, np.uint8)
         start = -raw.ctypes.data % ALIGNMENT
-        return self._add(raw[start : start + size], name, raw)
+        self._add(raw, raw.ctypes.data + start, size, name)
+        return raw[start : start + size]
 
     def register(self, array: Array, name: str = "") -> int:
         """The device address of an array's first element.
 
-        The memory of the array that owns it becomes one buffer, which stays registered until
-        `release`; arrays that share it get addresses in the same buffer. Bounds are those of the
-        owner.
+        The memory of the array that owns it becomes one buffer; views of it have addresses in the
+        same buffer, whose bounds are those of the owner. Raises ValueError when the owner is not
+        dense in memory.
         """
+        address = self.address(array)
+        if address is not None:
+            if name:
+                self.buffer_of(address).name = name
+            return address
         owner = array
         while isinstance(owner.base, np.ndarray):
             owner = owner.base
-        if not isinstance(owner, np.ndarray) or owner.nbytes == 0:
-            return self._add(np.empty(0, np.uint8), name, array).base
-        low, high = np.lib.array_utils.byte_bounds(owner) if hasattr(np.lib, "array_utils") else (
-            np.byte_bounds(owner)  # type: ignore[attr-defined]
-        )
-        found = self._hosts.get(low)
-        if found is None or found.size != high - low:
-            if not owner.flags.writeable and not owner.flags.owndata:
-                raise ValueError("register: takes an array that can be written")
-            dense = owner if owner.flags.c_contiguous else owner.T
-            if not dense.flags.c_contiguous:
-                raise ValueError("register: takes an array dense in memory, or a view of one")
-            data = dense.reshape(-1).view(np.uint8) if dense.ndim else dense.reshape(1).view(np.uint8)
-            found = self._add(data, name, owner)
-            self._hosts[low] = found
-        elif name:
-            found.name = name
-        return found.base + (array.__array_interface__["data"][0] - low)
+        if not (owner.flags.c_contiguous or owner.flags.f_contiguous):
+            raise ValueError("register: takes an array dense in memory, or a view of one")
+        self._add(owner, owner.__array_interface__["data"][0], owner.nbytes, name)
+        found = self.address(array)
+        if found is None:  # an array without bytes
+            return self._bases[-1]
+        return found
 
-    def _add(self, data: npt.NDArray[np.uint8], name: str, keep: Any) -> Buffer:
-        buffer = Buffer(self._next, data, name or f"buffer {len(self._bases)}", keep)
+    def address(self, array: Array) -> int | None:
+        """The device address of an array in a registered buffer, None for other arrays."""
+        host = array.__array_interface__["data"][0]
+        i = bisect_right(self._hosts, (host, 1 << 62)) - 1
+        if i < 0:
+            return None
+        start, base = self._hosts[i]
+        return base + host - start if host < start + max(self._buffers[base].size, 1) else None
+
+    def buffer_of(self, address: int) -> Buffer:
+        found = self.before(address)
+        assert found is not None
+        return found
+
+    def _add(self, owner: Array, host: int, size: int, name: str) -> None:
+        self._named += 1
+        buffer = Buffer(self._next, host, size, name or f"buffer {self._named}")
         self._buffers[buffer.base] = buffer
-        self._bases.append(buffer.base)  # ascending: addresses are not used again
-        self._next += -(-(data.size + GUARD) // ALIGNMENT) * ALIGNMENT
-        return buffer
+        self._bases.append(buffer.base)  # ascending
+        insort(self._hosts, (host, buffer.base))
+        self._next += -(-(size + GUARD) // ALIGNMENT) * ALIGNMENT
+        weakref.finalize(owner, self._drop, buffer.base).atexit = False
 
-    def release(self, address: int) -> None:
-        """Forget the buffer that begins at `address`."""
-        buffer = self._buffers.pop(address)
-        del self._bases[bisect_right(self._bases, address) - 1]
-        for low, each in list(self._hosts.items()):
-            if each is buffer:
-                del self._hosts[low]
+    def _drop(self, base: int) -> None:
+        buffer = self._buffers.pop(base)
+        del self._bases[bisect_right(self._bases, base) - 1]
+        self._hosts.remove((buffer.host, base))
 
     def find(self, address: int) -> Buffer | None:
         """The buffer that holds the byte at `address`, None for the gaps."""
@@ -118,14 +131,17 @@ class Memory:
     def describe(self, address: int) -> str:
         """Where an address lies with respect to the nearest buffer."""
         buffer = self.before(address)
+        if buffer is not None and address < buffer.end:
+            return f"at the end of {buffer!r}, byte {address - buffer.base}"
+        after = self.before(address + GUARD)
+        if after is not None and after is not buffer:
+            if buffer is None or after.base - address < address - buffer.end:
+                return f"{after.base - address} bytes before {after!r}"
         if buffer is None or address > buffer.end + (1 << 40):
             return "far from every buffer"
-        if address < buffer.end:
-            return f"byte {address - buffer.base} of {buffer!r}"
-        after = self.before(address + GUARD)
-        if after is not None and after is not buffer and after.base - address < address - buffer.end:
-            return f"{after.base - address} bytes before {after!r}"
         return f"{address - buffer.end} bytes past the end of {buffer!r}"
 
-    def buffers(self) -> list[Buffer]:
-        return list(self._buffers.values())
+    @property
+    def used(self) -> int:
+        """Bytes of all buffers."""
+        return sum(buffer.size for buffer in self._buffers.values())

@@ -70,13 +70,15 @@ class Module:
         self.memory = memory if memory is not None else Memory()
         self.text = parse(text)
         self.variables: dict[str, int] = {}
+        self._kept: list[Any] = []
         for v in self.text.variables:
             if v.space in ("global", "const"):
-                buffer = self.memory.allocate(v.size, v.name)
-                buffer.data[:] = 0
+                data = self.memory.empty(v.size, v.name)
+                data[:] = 0
                 if v.data is not None:
-                    buffer.data[: len(v.data)] = np.frombuffer(v.data, np.uint8)
-                self.variables[v.name] = buffer.base
+                    data[: len(v.data)] = np.frombuffer(v.data, np.uint8)
+                self._kept.append(data)
+                self.variables[v.name] = self.memory.register(data)
         self._kernels: dict[str, Kernel] = {}
 
     @property
