@@ -215,8 +215,7 @@ class Access:
             for cells in self.cells(x, offset, shadow.granule):
                 shadow.read(x, base + cells, self.index)
         if chunk.copies:
-            for copy in chunk.copies:
-                copy.read_by(x, offset, self)
+            chunk.copies.touch(x, offset, self, "reads")
         if x.launch.tally.on:
             x.launch.tally.shared("load", x, offset, self.bytes)
         data = chunk.shared_view(self.dtype)
@@ -237,8 +236,7 @@ class Access:
             for cells in self.cells(x, offset, shadow.granule):
                 shadow.write(x, base + cells, self.index)
         if chunk.copies:
-            for copy in chunk.copies:
-                copy.written_by(x, offset, self)
+            chunk.copies.touch(x, offset, self, "writes")
         if x.launch.tally.on:
             x.launch.tally.shared("store", x, offset, self.bytes)
         data = chunk.shared_view(self.dtype)

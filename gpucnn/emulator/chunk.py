@@ -11,6 +11,7 @@ from gpucnn.emulator.lanes import Lanes
 from gpucnn.emulator.races import SharedShadow
 
 if TYPE_CHECKING:
+    from gpucnn.emulator.copies import Copies
     from gpucnn.emulator.launch import Launch
 
 POISON = 0xFF
@@ -39,8 +40,7 @@ class Chunk:
         self.cells = self.shared_pitch // launch.granule
         self.shadow = SharedShadow(self) if self.shared_size and launch.tracks_shared else None
         self.waiting: Any = None  # set by the execution
-        self.copies: list[Any] = []
-        self.copy_groups: Any = None
+        self.copies: Copies | None = None
         self._views: dict[Any, Array] = {}
         self.everyone = Lanes(self, slots)
 

@@ -171,8 +171,6 @@ class Execution:
             outcome = compiled.run(self.registers, group.lanes)
         else:
             outcome = self._masked(compiled, group, index)
-        if self.chunk.copies or self.stopped:
-            self.chunk.copies = [c for c in self.chunk.copies if not c.done]
         self._leave(block, group, outcome)
 
     def _masked(self, compiled: Compiled, group: Group, index: Array) -> Any:

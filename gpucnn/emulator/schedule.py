@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
 class Schedule:
     """Lowest program counter first; blocks in order. `late_copies`: `cp.async` data arrives only
-    when it is waited for (else at once).
+    when it is waited for (else at once). `truncating`: tensor cores cut while they add (else they
+    round to nearest).
     """
 
-    def __init__(self, late_copies: bool = True) -> None:
+    def __init__(self, late_copies: bool = True, truncating: bool = True) -> None:
         self.late_copies = late_copies
+        self.truncating = truncating
 
     def blocks(self, count: int) -> Array:
         return np.arange(count)
@@ -38,9 +40,9 @@ class RandomSchedule(Schedule):
     by chance of the seed.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, truncating: bool = True) -> None:
         self._random = np.random.default_rng(seed)
-        super().__init__(late_copies=bool(self._random.integers(2)))
+        super().__init__(bool(self._random.integers(2)), truncating)
 
     def blocks(self, count: int) -> Array:
         return self._random.permutation(count)
