@@ -78,7 +78,8 @@ class _Writer:
     def _derive(self, reg: Reg, forms: dict[str, str], form: str) -> str:
         if form == "a8":
             wide = np.dtype(CODES[reg.type]).itemsize == 8
-            base = self.read(reg, "i8" if wide else "u4")
+            # 32-bit addresses are signed here: a negative one with an offset is still in place.
+            base = self.read(reg, "i8" if wide else "i4")
             return base if wide else self._make(f"{base}.astype(i8)")
         if form == "z4":
             return self._make(f"flush({self.read(reg, 'f4')})")
