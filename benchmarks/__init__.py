@@ -9,7 +9,7 @@ measure.py         timers, interleaved windows, medians
 peaks.py           what this machine reaches in a matrix product and in a copy
 environment.py     what was measured on
 compare_torch.py   the same rows in PyTorch; the only file that imports it
-run.py             one row after the other
+run.py             which rows; one row built, verified, timed
 result.py report.py readme.py      figures, the table, JSON lines, the table in the README
 profile.py         where the time of a step goes, by primitive
 """

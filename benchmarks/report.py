@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import IO, Any, NamedTuple
 
 from rich.console import Console
+from rich.live import Live
 from rich.text import Text
 
 from gpucnn.benchmarks.environment import Environment
@@ -54,7 +55,10 @@ def columns(suite: str, compared: bool) -> list[Column]:
 
 
 class Table:
-    """Prints rows under a heading for each suite and each group.
+    """Prints rows under a heading for each suite and each group; a context manager.
+
+    Within it a terminal's last line says what is being worked on. It is drawn when the work
+    changes and not while that is timed: a spinner would take time of its own.
 
     Args:
         stream: where to print; standard output when None.
@@ -65,6 +69,22 @@ class Table:
         self._console = Console(file=stream, highlight=False)
         self._compared = compared
         self._suite = self._group = ""
+        self._live: Live | None = None
+
+    def __enter__(self) -> Table:
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, auto_refresh=False, transient=True)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def working_on(self, text: str) -> None:
+        """Change the terminal's last line."""
+        if self._live is not None:
+            self._live.update(Text(text, style="dim"), refresh=True)
 
     def line(self, text: str, style: str = "") -> None:
         """A line of its own."""
@@ -88,10 +108,6 @@ class Table:
             text.append(cell, _ratio_style(result) if column.title == "ratio" else "")
         text.rstrip()
         self._console.print(text, soft_wrap=True)
-
-    def busy(self, text: str) -> Any:
-        """A context in which a terminal shows what is being worked on."""
-        return self._console.status(text)
 
 
 def _ratio_style(result: Result) -> str:

@@ -1,8 +1,7 @@
-"""One row after the other: build, verify, time."""
+"""The rows of the suites; and one row built, verified, timed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from gpucnn.backends.cpu.threads import blas_single
@@ -34,37 +33,24 @@ def select(suite: str, only: str = "") -> list[Row]:
     return chosen
 
 
-def run(
-    rows: Sequence[Row],
-    device: Device,
-    clock: Clock,
-    peaks: Peaks,
-    seconds: float,
-    windows: int,
-    opponent: Opponent | None = None,
-) -> Iterator[Result]:
-    """The rows' results, each as soon as it is measured.
-
-    Args:
-        seconds: that a row is timed for, and as long again for the opponent.
-        windows: into which that time is cut, alternating with the opponent's.
-
-    Raises:
-        WrongResult: a row gives something else than the reference; it is not timed.
-    """
-    for row in rows:
-        yield _result(row, device, clock, peaks, seconds, windows, opponent)
-
-
-def _result(
+def measured(
     row: Row,
     device: Device,
     clock: Clock,
     peaks: Peaks,
     seconds: float,
     windows: int,
-    opponent: Opponent | None,
+    opponent: Opponent | None = None,
 ) -> Result:
+    """A row built, verified and timed.
+
+    Args:
+        seconds: that it is timed for, and as long again for the opponent.
+        windows: into which that time is cut, alternating with the opponent's.
+
+    Raises:
+        WrongResult: it gives something else than the reference; it is not timed.
+    """
     with blas_single():  # its many small products are slower on several threads
         expected = row.expected()
     ours = row.call(device)

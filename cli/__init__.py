@@ -9,7 +9,8 @@ from typing import Any, NoReturn
 
 import click
 
-from gpucnn.cli.errors import run
+from gpucnn.cli.errors import run_and_exit
+from gpucnn.version import __version__
 
 # name -> module, attribute, what --help says; so that --help imports none of them.
 _COMMANDS = {
@@ -32,8 +33,15 @@ Examples:
   gpucnn check                          is every operation right on this device
   gpucnn bench                          GFLOP/s and images/s of this machine
   gpucnn info                           is the GPU used, and if not, why
+  gpucnn kernels                        what the compiler makes of every CUDA kernel
 \b
-'gpucnn COMMAND --help' explains a command. The library: import gpucnn."""
+'gpucnn COMMAND --help' explains a command. In Python: import gpucnn.
+\b
+Environment:
+  GPUCNN_DEVICE       cpu, cuda or cuda:N, where --device is not given
+  GPUCNN_CACHE        the folder for downloaded data sets
+  GPUCNN_TRACEBACK=1  shows where in the code an error comes from
+  GPUCNN_SYNC=1       waits for each kernel, so that an error names the right one"""
 
 
 class _LazyGroup(click.Group):
@@ -67,7 +75,7 @@ class _LazyGroup(click.Group):
         **extra: Any,
     ) -> NoReturn:
         call = partial(super().main, args, prog_name, complete_var, standalone_mode=False, **extra)
-        run(call)
+        run_and_exit(call)
 
 
 def _unknown(name: str) -> str:
@@ -79,12 +87,13 @@ def _unknown(name: str) -> str:
 
 
 @click.group(
+    "gpucnn",
     cls=_LazyGroup,
     epilog=_EPILOG,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(package_name="gpucnn", message="gpucnn %(version)s")
+@click.version_option(__version__, message="gpucnn %(version)s")
 @click.pass_context
 def main(ctx: click.Context) -> None:
     """gpucnn trains convolutional neural networks: raw CUDA kernels on a GPU, NumPy elsewhere."""

@@ -99,7 +99,7 @@ def bench(
     from gpucnn.benchmarks import report
     from gpucnn.benchmarks.measure import clock, refuse_emulated
     from gpucnn.benchmarks.peaks import measure_peaks
-    from gpucnn.benchmarks.run import run, select
+    from gpucnn.benchmarks.run import measured, select
 
     refuse_emulated(gpucnn.default_device() if device is None else gpucnn.device(device))
     chosen = options.settle(device, threads)
@@ -108,6 +108,8 @@ def bench(
     if readme is not None:
         readmes.check(readme)
     to_stdout = json_file is not None and str(json_file) == "-"
+    if json_file is not None and not json_file.parent.is_dir():  # said now, not when all is done
+        raise ValueError(f"--json {json_file}: there is no folder {json_file.parent}")
     began = time.perf_counter()
     with ExitStack() as stack:
         found = environments.describe(chosen, count)
@@ -119,15 +121,14 @@ def bench(
             table.line(line, "dim")
         timer = clock(chosen)
         others = opponent.products() if opponent is not None else None
-        with table.busy("measuring the machine's peaks"):
+        with table:
+            table.working_on("the machine's peaks")
             peaks = measure_peaks(chosen, count, timer, seconds, others)
-        table.line(str(peaks))
-        results: list[Result] = []
-        with table.busy("") as status:
-            measured = run(rows, chosen, timer, peaks, seconds, repeats, opponent)
+            table.line(str(peaks))
+            results: list[Result] = []
             for number, row in enumerate(rows, 1):
-                status.update(f"{number} of {len(rows)}: {row.title}")
-                results.append(next(measured))
+                table.working_on(f"{number} of {len(rows)}: {row.title}")
+                results.append(measured(row, chosen, timer, peaks, seconds, repeats, opponent))
                 table.add(results[-1])
         table.line("")
         taken = time.perf_counter() - began

@@ -11,13 +11,16 @@ import click
 from gpucnn.cli import options
 
 if TYPE_CHECKING:
+    from gpucnn.backends.gpu.emulated import EmulatedRuntime
     from gpucnn.cases.check import Verdict
+    from gpucnn.core.device import Device
 
 _EPILOG = """\b
 Examples:
   gpucnn check                          every operation on the default device
   gpucnn check --device cuda            the first thing to run on a new GPU
   gpucnn check --only conv2d            the rows with conv2d in their name
+  gpucnn check --device emulated        the CUDA kernels, executed and checked without a GPU
 \b
 Each row of the table of cases runs in float32, forward and backward, and is compared with the
 float64 result of the cpu. A row that differs is printed, and the exit code is 1."""
@@ -33,12 +36,21 @@ float64 result of the cpu. A row that differs is printed, and the exit code is 1
     metavar="FILE",
     help="Write a JSON line a row; - is standard output, without the table.",
 )
-def check(device: str | None, only: str, json_file: Path | None) -> int:
+@click.option(
+    "--compiler",
+    type=click.Choice(["12", "13"]),
+    help="On the emulated device: the NVRTC, by CUDA version, that makes the PTX.",
+)
+@click.option("--lines", is_flag=True, help="On the emulated device: lines of .cu never reached.")
+def check(
+    device: str | None, only: str, json_file: Path | None, compiler: str | None, lines: bool
+) -> int:
     """Check every operation on a device against the cpu's float64."""
     from gpucnn.cases import CASES
     from gpucnn.cases.check import check as run
 
     chosen = options.settle(device, None)
+    emulated = _emulated(chosen, compiler, lines)
     cases = [case for case in CASES if only in case.name]
     if not cases:
         raise ValueError(f"no case has {only!r} in its name")
@@ -56,8 +68,36 @@ def check(device: str | None, only: str, json_file: Path | None) -> int:
     if not quiet:
         _report(verdicts)
         options.line("device", options.describe_device(chosen))
+        if emulated is not None:
+            from gpucnn.cases.coverage import coverage
+
+            options.line("PTX", f"{emulated.compiler!r}")
+            click.echo(coverage(emulated.launches or [], emulated).report())
         click.echo(f"{len(verdicts) - failed} passed, {failed} failed")
     return 1 if failed else 0
+
+
+def _emulated(chosen: Device, compiler: str | None, lines: bool) -> EmulatedRuntime | None:
+    """A runtime that keeps its launches, if the device is the emulated one."""
+    if chosen.type != "emulated":
+        if compiler is not None or lines:
+            raise ValueError(f"--compiler and --lines go with --device emulated, not {chosen}")
+        return None
+    from gpucnn import backends
+    from gpucnn.backends.gpu import GpuBackend
+    from gpucnn.backends.gpu.emulated import EmulatedRuntime
+    from gpucnn.backends.gpu.nvrtc import compilers
+
+    found = compilers()
+    if compiler is not None and int(compiler) not in found:
+        raise RuntimeError(
+            f"--compiler {compiler}: the NVRTC of CUDA {compiler} is not installed; "
+            f"pip install nvidia-cuda-nvrtc{'-cu12' if compiler == '12' else ''}"
+        )
+    runtime = EmulatedRuntime(found[int(compiler)] if compiler else None, counters=lines)
+    runtime.launches = []
+    backends.register(chosen, GpuBackend(runtime))
+    return runtime
 
 
 def _report(verdicts: list[Verdict]) -> None:

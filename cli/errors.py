@@ -17,7 +17,7 @@ class Interrupted(Exception):
     """The user stopped a command that could put its things in order; the text says what is left."""
 
 
-def run(call: Callable[[], Any]) -> NoReturn:
+def run_and_exit(call: Callable[[], Any]) -> NoReturn:
     """Run a click command to its end and exit: 0, or 1 for an error, 2 for wrong usage, 130 for
     Ctrl-C.
 

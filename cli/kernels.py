@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gpucnn.cli.profile import profile
+
 if TYPE_CHECKING:
     from gpucnn.backends.gpu.kernel import Kernel, Module
     from gpucnn.backends.gpu.nvrtc import Compiled, Compiler
@@ -18,6 +20,7 @@ Examples:
   gpucnn kernels                        registers, spills, shared memory, occupancy on an A100
   gpucnn kernels --arch sm_90 --only conv2d
   gpucnn kernels emit out --arch sm_90  source, PTX and cubin of each for other tools
+  gpucnn kernels profile softmax        its counters, and an estimate for a GPU
 \b
 The kernels are those that the table of cases asks for, each under all its defines. The compiler
 comes with a wheel: pip install nvidia-cuda-nvrtc-cu12 (or nvidia-cuda-nvrtc for CUDA 13)."""
@@ -65,7 +68,8 @@ def kernels(ctx: click.Context, arch: str, only: str, as_json: bool) -> None:
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @_arch
 @_only
-def emit(folder: Path, arch: str, only: str) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON line a file written instead.")
+def emit(folder: Path, arch: str, only: str, as_json: bool) -> None:
     """Write source, PTX and cubin of every specialisation into FOLDER."""
     number = _number(arch)
     compiler = _compiler(number)
@@ -74,13 +78,24 @@ def emit(folder: Path, arch: str, only: str) -> None:
     for module in modules:
         parts = [Path(module.file).stem, *(f"{k}-{v}" for k, v in module.defines)]
         stem = folder / "_".join(part.replace(" ", "-") for part in parts)
-        text = f"{stem}.cu"
-        Path(text).write_text(module.source, encoding="utf-8")
         ptx = compiler.compile(module.source, module.file, f"compute_{number}").code
-        Path(f"{stem}.ptx").write_bytes(ptx.rstrip(b"\0"))
         cubin = compiler.compile(module.source, module.file, f"sm_{number}").code
-        Path(f"{stem}.sm_{number}.cubin").write_bytes(cubin)
+        written = {
+            f"{stem}.cu": module.source.encode(),
+            f"{stem}.ptx": ptx.rstrip(b"\0"),
+            f"{stem}.sm_{number}.cubin": cubin,
+        }
+        for name, content in written.items():
+            Path(name).write_bytes(content)
+            if as_json:
+                row = {"written": name, "bytes": len(content), "module": str(module)}
+                click.echo(json.dumps(row | {"entries": module.entries}))
+    if as_json:
+        return
     click.echo(f"{len(modules)} modules in {folder}: .cu, .ptx and .sm_{number}.cubin of each")
+
+
+kernels.add_command(profile)
 
 
 def _number(arch: str) -> int:

@@ -61,7 +61,9 @@ def describe_device(chosen: Device) -> str:
     count = gpucnn.get_num_threads()
     text = f"{chosen}, {count} thread{'s' if count > 1 else ''}"
     reason = gpucnn.cuda.why_not()
-    return f"{text} (a GPU can be used: --device cuda)" if reason is None else f"{text} ({reason})"
+    if reason is None:
+        return f"{text} (a GPU can be used: --device cuda)"
+    return f"{text} (no GPU: {reason})"
 
 
 def describe_model(model: Module) -> str:

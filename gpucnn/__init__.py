@@ -60,6 +60,7 @@ if TYPE_CHECKING:
         training,
     )
     from gpucnn.backends.cpu.threads import get_num_threads, set_num_threads
+    from gpucnn.kernel import Kernel
     from gpucnn.nn.summary import summary
     from gpucnn.serialization import load, save
 
@@ -68,6 +69,7 @@ _LAZY_MODULES = {
     "training",
 }  # fmt: skip
 _LAZY_NAMES = {
+    "Kernel": "gpucnn.kernel",
     "get_num_threads": "gpucnn.backends.cpu.threads",
     "set_num_threads": "gpucnn.backends.cpu.threads",
     "summary": "gpucnn.nn.summary",
@@ -90,13 +92,13 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
-    "Function", "Tensor", "__version__", "abs", "arange", "argmax", "argmin", "as_tensor", "benchmarks", "bool",
-    "cat", "clamp", "cuda", "data", "default_device", "device", "empty", "enable_grad", "exp",
-    "flatten", "float32", "float64", "from_dlpack", "from_numpy", "full", "get_num_threads", "grad",
-    "gradcheck", "initial_seed", "int32", "int64", "is_grad_enabled", "load", "log", "manual_seed",
-    "matmul", "max", "maximum", "mean", "min", "minimum", "models", "nn", "no_grad", "ones",
-    "ones_like", "optim", "permute", "rand", "randint", "randn", "random", "relu", "reshape",
-    "save", "serialization", "set_default_device", "set_num_threads", "sigmoid", "sqrt", "stack",
-    "sum", "summary", "tanh", "tensor", "training", "transpose", "uint8", "where", "zeros",
-    "zeros_like",
+    "Function", "Kernel", "Tensor", "__version__", "abs", "arange", "argmax", "argmin", "as_tensor",
+    "benchmarks", "bool", "cat", "clamp", "cuda", "data", "default_device", "device", "empty",
+    "enable_grad", "exp", "flatten", "float32", "float64", "from_dlpack", "from_numpy", "full",
+    "get_num_threads", "grad", "gradcheck", "initial_seed", "int32", "int64", "is_grad_enabled",
+    "load", "log", "manual_seed", "matmul", "max", "maximum", "mean", "min", "minimum", "models",
+    "nn", "no_grad", "ones", "ones_like", "optim", "permute", "rand", "randint", "randn", "random",
+    "relu", "reshape", "save", "serialization", "set_default_device", "set_num_threads", "sigmoid",
+    "sqrt", "stack", "sum", "summary", "tanh", "tensor", "training", "transpose", "uint8", "where",
+    "zeros", "zeros_like",
 ]  # fmt: skip

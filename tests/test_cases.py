@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from gpucnn.cases.compare import assert_close
 
 import gpucnn
 from gpucnn.cases import CASES, Case, run
 from gpucnn.cases.case import operation, to_device
+from gpucnn.cases.compare import assert_close
 from gpucnn.core.device import Device
 from gpucnn.core.dispatch import CHANNELS_LAST
 

@@ -23,6 +23,7 @@ LAYERS = [
     {"backends"},
     {"core", "random", "cuda"},
     {"ops"},
+    {"kernel"},
     {"gpucnn"},
     {"nn"},
     {"models", "data", "optim", "serialization", "cases"},

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from configurations import Configuration, configuration
+from configurations import Configuration, configuration, is_of_images
 
 import gpucnn
+from gpucnn.backends.cpu import conv, depthwise, patches, pool
 from gpucnn.cases.compare import compare
 
 torch = pytest.importorskip("torch")
@@ -116,3 +117,12 @@ def _check(case: Configuration, device: str) -> None:
 def test_against_pytorch(seed: int, device: str) -> None:
     """float64 within 1e-10 of the largest entry, float32 within 2e-5; refused alike."""
     _check(configuration(seed), device)
+
+
+@pytest.mark.parametrize("seed", [s for s in range(COUNT) if is_of_images(s)])
+def test_in_small_blocks(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What large images do: many blocks, some of them all padding, and many partial sums."""
+    for module in (patches, depthwise, pool):
+        monkeypatch.setattr(module, "_BLOCK", (1, 30, 100)[seed % 3])
+    monkeypatch.setattr(conv, "_PARTIALS", 50)
+    _check(configuration(seed), "cpu")

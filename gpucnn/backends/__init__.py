@@ -83,7 +83,9 @@ def why_unavailable(kind: str) -> str | None:
 
         return cuda.why_not()
     if kind == "emulated":
-        return "the emulated device is not part of this version"
+        from gpucnn.backends.gpu import emulated
+
+        return emulated.why_not()
     return None
 
 
@@ -96,6 +98,11 @@ def _make(device: Device) -> Backend:
     if reason:
         raise RuntimeError(f"device {device} is not available: {reason}")
     from gpucnn.backends.gpu import GpuBackend
+
+    if device.type == "emulated":
+        from gpucnn.backends.gpu.emulated import EmulatedRuntime
+
+        return GpuBackend(EmulatedRuntime())
     from gpucnn.backends.gpu.cuda import CudaRuntime
 
     return GpuBackend(CudaRuntime(device.index))

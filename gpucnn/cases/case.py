@@ -15,7 +15,7 @@ from gpucnn.core import memory
 from gpucnn.core.device import Device
 from gpucnn.core.tensor import Tensor
 from gpucnn.nn import functional
-from gpucnn.ops import optimize
+from gpucnn.ops import elementwise, optimize
 
 Array = np.ndarray[Any, Any]
 
@@ -29,7 +29,7 @@ class Input:
         kind: "normal"; "positive" (0.5 to 2.5); "distinct" (no two within 0.01 of each other, none
             near 0: no kink or tie within a finite difference); "ties" (small integers); "special"
             (normal with NaN, infinities and large values); "classes:N" (int64 below N, some -100);
-            "bool"; "index:N" (int64, -N to N-1).
+            "bool"; "index:N" (int64, -N to N-1); "nonzero:N" (int64, -N to N without 0).
         layout: "C", "channels_last", "transposed" (last two axes), "sliced" (every second element
             of a larger array), "reversed" (negative strides), "expanded" (axis 0 repeated).
         grad: whether its gradient is part of the outcome, where its kind has one.
@@ -80,6 +80,8 @@ class Input:
             return np.where(rng.random(shape) < 0.2, -100, classes) if count > 4 else classes
         if name == "index":
             return rng.integers(-int(number), int(number), shape)
+        if name == "nonzero":
+            return rng.integers(1, int(number) + 1, shape) * rng.choice((-1, 1), shape)
         if name == "bool":
             return rng.random(shape) < 0.5
         raise ValueError(f"Input: unknown kind {self.kind!r}")
@@ -291,6 +293,14 @@ _HELPERS: dict[str, Callable[..., Any]] = {
             "less_equal": "le", "greater": "gt", "greater_equal": "ge",
             "logical_and": "and", "logical_or": "or",
         }.items()
+    },
+    **{
+        name: functools.partial(elementwise.unary, op=name)
+        for name in ("sign", "reciprocal")
+    },
+    **{
+        name: functools.partial(elementwise.binary, op=name)
+        for name in ("floor_divide", "remainder")
     },
     "negative": lambda x: -x,
     "logical_not": lambda x: ~x,

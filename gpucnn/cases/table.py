@@ -36,6 +36,8 @@ CONVOLUTION = [
     _conv((3, 64, 8, 8), (65, 64, 3, 3), padding=1, note="one filter beyond a tile of 64"),
     _conv((1, 67, 9, 7), (63, 67, 3, 3), padding=1, note="channels beyond a tile"),
     _conv((5, 16, 17, 19), (32, 16, 3, 3), padding=1, note="split sum over positions"),
+    _conv((17, 3, 9, 8), (5, 3, 3, 2), stride=(2, 1), padding=1, dilation=(1, 2), note="a batch"),
+    _conv((16, 1, 12, 12), (6, 1, 5, 5), padding=2, note="few channels of a batch"),
     _conv((1, 1, 1, 1), (1, 1, 1, 1), note="one of everything"),
     _conv((1, 2, 3, 3), (4, 2, 3, 3), note="one output position"),
     _conv((2, 3, 4, 4), (2, 3, 3, 3), padding=4, note="padding beyond the filter"),
@@ -151,6 +153,12 @@ ARITHMETIC = [
     _two("logical_and", I((3, 5), "bool"), I((3, 5), "bool")),
     _two("logical_or", I((3, 5), "bool"), I((3, 5), "bool")),
     Case("logical_not", (I((3, 5), "bool"),)),
+    *(Case(op, (I((4, 6), "nonzero:9"),), note="integers")
+      for op in ("negative", "abs", "sign")),
+    *(_two(op, I((4, 6), "nonzero:9"), I((6,), "nonzero:4"), "integers")
+      for op in ("subtract", "maximum", "minimum", "floor_divide", "remainder")),
+    Case("power", (I((4, 6), "nonzero:9"),), {"scalar": 3}, "integers"),
+    Case("reciprocal", (I((3, 7), "positive", grad=False),)),
     Case("where", (I((3, 1, 5), "bool"), I((4, 5)), I((3, 4, 1)))),
     *(Case("in_place", (I((3, 4, 5)), I((5,), "positive")), {"name": name})
       for name in ("add_", "sub_", "mul_", "div_", "copy_")),

@@ -95,7 +95,9 @@ class Tally:
     def flop(self, kind: str, count: int) -> None:
         self.extra_flops[kind] = self.extra_flops.get(kind, 0) + count
 
-    def access(self, verb: str, lanes: Lanes, address: Array, size: int, offset: int, index: int) -> None:
+    def access(
+        self, verb: str, lanes: Lanes, address: Array, size: int, offset: int, index: int
+    ) -> None:
         """Sectors that each warp's request touches, against the distinct bytes it needs."""
         entry = self.memory.setdefault(verb, [0, 0, 0])
         warps = lanes.warps
@@ -146,10 +148,14 @@ class Tally:
         edges = np.flatnonzero(np.diff(bank)) + 1
         starts = np.concatenate(([0], edges))
         counts = np.diff(np.append(starts, bank.size))
-        worst = np.maximum.reduceat(counts, np.concatenate(([0], np.flatnonzero(np.diff(bank[starts] >> 5)) + 1)))
+        worst = np.maximum.reduceat(
+            counts, np.concatenate(([0], np.flatnonzero(np.diff(bank[starts] >> 5)) + 1))
+        )
         entry[1] += int(worst.sum())
 
-    def total(self, kernel: Kernel, blocks: int, threads: int, shared: int, unique: int) -> Counters:
+    def total(
+        self, kernel: Kernel, blocks: int, threads: int, shared: int, unique: int
+    ) -> Counters:
         kinds: dict[str, int] = {}
         flops: dict[str, int] = dict(self.extra_flops)
         lane_count = 0

@@ -74,12 +74,7 @@ def places(kind: str, k: int) -> tuple[list[tuple[int, int]], list[tuple[int, in
     """
     per = 1 if kind == "tf32" else 2
     width = 4 * per
-    a = [
-        (row, column + e)
-        for column in range(0, k, width)
-        for row in (0, 8)
-        for e in range(per)
-    ]
+    a = [(row, column + e) for column in range(0, k, width) for row in (0, 8) for e in range(per)]
     b = [(column + e, 0) for column in range(0, k, width) for e in range(per)]
     return a, b
 

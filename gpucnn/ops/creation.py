@@ -56,14 +56,14 @@ def _to_numpy(data: Any, dtype: Any) -> np.ndarray[Any, Any]:
         host = np.asarray(data)
     except ValueError as error:
         raise ValueError(f"tensor: data is not rectangular ({error})") from None
+    if host.dtype.kind not in "fiub":
+        raise TypeError(f"tensor: data of type {host.dtype} is not numeric")
     if dtype is not None:
         wanted = as_dtype("tensor", dtype)
     elif host.dtype.kind == "f" and not hasattr(data, "dtype") and not _holds_arrays(data):
         wanted = float32
     else:
         wanted = as_dtype("tensor", host.dtype.newbyteorder("="))
-    if host.dtype.kind not in "fiub":
-        raise TypeError(f"tensor: data of type {host.dtype} is not numeric")
     return host.astype(wanted, copy=False)
 
 

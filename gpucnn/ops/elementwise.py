@@ -203,10 +203,11 @@ def _saved_operands(ctx: Any) -> list[Operand]:
 
 def _binary(function: type[Function], name: str, *extra: Any) -> Any:
     def call(input: Any, other: Any) -> Tensor:
-        a, b = common_dtype(name, operand(name, input), operand(name, other))
+        a, b = operand(name, input), operand(name, other)
+        if name == "subtract" and (_is_bool(a) or _is_bool(b)):
+            bool_form(name)  # refuses
+        a, b = common_dtype(name, a, b)
         broadcast_shapes(name, a, b)
-        if name == "subtract" and (isinstance(a, bool) or isinstance(b, bool)):
-            bool_form(name)
         kind = (a if isinstance(a, Tensor) else b).dtype.kind
         if kind == "f":
             return function.apply(a, b, *extra)
@@ -233,6 +234,10 @@ def bool_form(name: str) -> str:
     if name not in forms:
         raise TypeError(f"{name}: not an operation on bools; use .long() or .float()")
     return forms[name]
+
+
+def _is_bool(value: Operand) -> bool:
+    return bool(value.dtype == bool_) if isinstance(value, Tensor) else isinstance(value, bool)
 
 
 def _as_float(value: Operand) -> Operand:
@@ -304,7 +309,7 @@ def clamp(input: Tensor, min: Number | None = None, max: Number | None = None) -
     if min is None and max is None:
         raise ValueError("clamp: min or max must be given")
     with no_grad():
-        limited = input
+        limited = operand("clamp", input)
         if min is not None:
             limited = maximum(limited, min)
         if max is not None:

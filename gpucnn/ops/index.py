@@ -136,8 +136,12 @@ def _check_basic(input: Tensor, entries: tuple[Any, ...]) -> None:
             entry is None or entry is Ellipsis or isinstance(entry, (int, slice))
         ):
             raise TypeError(f"getitem: {entry!r} is not an index")
+        if isinstance(entry, slice) and entry.step == 0:
+            raise ValueError("getitem: a slice cannot step by 0")
     used = [e for e in entries if e is not None and e is not Ellipsis]
-    if len(used) > input.ndim or sum(e is Ellipsis for e in entries) > 1:
+    if sum(e is Ellipsis for e in entries) > 1:
+        raise IndexError("getitem: more than one Ellipsis")
+    if len(used) > input.ndim:
         raise IndexError(f"getitem: {len(used)} indices for shape {input.shape}")
     axes = _axes(entries, input.ndim)
     for entry, axis in zip(entries, axes):

@@ -10,7 +10,7 @@ from gpucnn.core.memory import check_number
 from gpucnn.core.tensor import Number, Tensor
 from gpucnn.ops.activation import check_tensor
 from gpucnn.ops.broadcasting import broadcast_shapes, check_kind, operand, same_device
-from gpucnn.ops.convert import cast
+from gpucnn.ops.convert import cast, clone
 from gpucnn.ops.elementwise import binary, bool_form
 
 
@@ -40,6 +40,12 @@ def check_in_place(call: str, target: Tensor, value: Any = None) -> None:
         )
 
 
+def _apart(target: Tensor, value: Tensor) -> Tensor:
+    """The value, copied if it shares the target's buffer and so would change on the way."""
+    shares = value._version is target._version and value.data is not target.data
+    return clone(value.detach()) if shares else value.detach()
+
+
 def _in_place(op: str, name: str) -> Any:
     def call(self: Tensor, other: Any) -> Tensor:
         value = operand(name, other)
@@ -49,7 +55,7 @@ def _in_place(op: str, name: str) -> Any:
             same_device(name, self=self, other=value)
             if broadcast_shapes(name, self, value) != self.shape:
                 raise ValueError(f"{name}: {value.shape} does not broadcast into {self.shape}")
-            value = cast(value.detach(), self.dtype)
+            value = cast(_apart(self, value), self.dtype)
         else:
             check_number(name, value, self.dtype)
         if op == "divide" and self.dtype.kind != "f":
@@ -82,7 +88,7 @@ def zero_(self: Tensor) -> Tensor:
 def copy_(self: Tensor, source: Tensor) -> Tensor:
     """Copy the values of `source` (broadcast, cast, from any device) into this tensor."""
     check_in_place("copy_", self, check_tensor("copy_", source, "source"))
-    value = source.detach()
+    value = _apart(self, source)
     if value.device is not self.device:
         value = value.to(self.device)
     if broadcast_shapes("copy_", self, value) != self.shape:

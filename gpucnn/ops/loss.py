@@ -149,10 +149,10 @@ def _checked(
         raise ValueError(f"{call}: input must be (C,), (N, C) or (N, C, d1, ...), got ()")
     same_device(call, input=x, target=t, weight=weight)
     classes = x.shape[0 if x.ndim == 1 else 1]
-    if weight is not None and (weight.shape != (classes,) or weight.dtype != x.dtype):
+    w = None if weight is None else check_tensor(call, weight, "weight")
+    if w is not None and (w.shape != (classes,) or w.dtype != x.dtype):
         raise ValueError(
-            f"{call}: weight must be {x.dtype} of shape ({classes},), "
-            f"got {weight.dtype} {weight.shape}"
+            f"{call}: weight must be {x.dtype} of shape ({classes},), got {w.dtype} {w.shape}"
         )
     return x, t
 

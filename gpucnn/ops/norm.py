@@ -144,7 +144,9 @@ def normalize(
     }
     channels = x.shape[1]
     for name, value in named.items():
-        if value is not None and (value.shape != (channels,) or value.dtype != x.dtype):
+        if value is None:
+            continue
+        if check_tensor(call, value, name).shape != (channels,) or value.dtype != x.dtype:
             raise ValueError(
                 f"{call}: {name} must be {x.dtype} of shape ({channels},) for input {x.shape}, "
                 f"got {value.dtype} {value.shape}"

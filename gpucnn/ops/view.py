@@ -177,7 +177,7 @@ def axis_of(call: str, dim: int, ndim: int) -> int:
 def reshape(input: Tensor, *shape: Any) -> Tensor:
     """The same elements under another shape; one size may be -1. A view where memory allows."""
     wanted = sizes("reshape", shape)
-    count = input.numel()
+    count = check_tensor("reshape", input).numel()
     known = math.prod(s for s in wanted if s != -1)
     if wanted.count(-1) == 1 and known and count % known == 0:
         wanted = tuple(count // known if s == -1 else s for s in wanted)
@@ -203,7 +203,8 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 
 def permute(input: Tensor, *dims: Any) -> Tensor:
     """The axes in the order `dims`; a view."""
-    axes = tuple(axis_of("permute", d, input.ndim) for d in sizes("permute", dims))
+    ndim = check_tensor("permute", input).ndim
+    axes = tuple(axis_of("permute", d, ndim) for d in sizes("permute", dims))
     if sorted(axes) != list(range(input.ndim)):
         raise ValueError(f"permute: {axes} is not a permutation of {input.ndim} dimensions")
     return Permute.apply(input, axes)
@@ -211,9 +212,10 @@ def permute(input: Tensor, *dims: Any) -> Tensor:
 
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     """Two axes exchanged; a view."""
-    a, b = axis_of("transpose", dim0, input.ndim), axis_of("transpose", dim1, input.ndim)
+    ndim = check_tensor("transpose", input).ndim
+    a, b = axis_of("transpose", dim0, ndim), axis_of("transpose", dim1, ndim)
     exchanged = {a: b, b: a}
-    return Permute.apply(input, tuple(exchanged.get(i, i) for i in range(input.ndim)))
+    return Permute.apply(input, tuple(exchanged.get(i, i) for i in range(ndim)))
 
 
 def t(input: Tensor) -> Tensor:

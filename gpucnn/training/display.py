@@ -35,6 +35,7 @@ class ProgressDisplay(Callback):
         self.live = self.stream.isatty() if live is None else live
         self._progress: Progress | None = None
         self._task: TaskID | None = None
+        self._numbers = ""
         self._shown = 0.0
         self._began = 0.0
         self._done_before = 0
@@ -66,8 +67,13 @@ class ProgressDisplay(Callback):
         state = trainer.state
         if self._task is not None:
             self._progress.remove_task(self._task)
+        # The last numbers stay until there are new ones: epochs may be shorter than a glance.
         self._task = self._progress.add_task(
-            "", total=state.batches, completed=state.batch, numbers="", epoch=_epoch(trainer)
+            "",
+            total=state.batches,
+            completed=state.batch,
+            numbers=self._numbers,
+            epoch=_epoch(trainer),
         )
 
     def on_batch_end(self, trainer: Trainer) -> None:
@@ -78,13 +84,18 @@ class ProgressDisplay(Callback):
         self._shown = now
         state = trainer.state
         rate = trainer.metrics.count / max(state.seconds, 1e-9)
-        numbers = f"{_numbers(trainer.metrics.read())}  {rate:,.0f} images/s"
-        left = self._left(trainer, now)
+        self._numbers = "  ".join(
+            [
+                _numbers(trainer.metrics.read()),
+                f"{rate:,.0f} images/s",
+                self._left(trainer, now),
+            ]
+        )
         if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, completed=state.batch, numbers=f"{numbers}  {left}")
+            self._progress.update(self._task, completed=state.batch, numbers=self._numbers)
         else:
             share = state.batch / state.batches
-            self._line(f"epoch {_epoch(trainer)} {share:4.0%}  {numbers}  {left}")
+            self._line(f"epoch {_epoch(trainer)} {share:4.0%}  {self._numbers}")
 
     def on_epoch_end(self, trainer: Trainer, record: EpochRecord) -> None:
         """Leave the line of the epoch."""
@@ -100,7 +111,8 @@ class ProgressDisplay(Callback):
         parts.append(f"{record.seconds:.1f} s")
         if record.epoch < epochs:
             parts.append(self._left(trainer, time.monotonic()))
-        self._shown = time.monotonic()
+        if not self.live:
+            self._shown = time.monotonic()
         self._line("  ".join(parts))
 
     def on_fit_end(self, trainer: Trainer) -> None:

@@ -69,7 +69,7 @@ RECIPES = {
     "mnist": Recipe(
         model="lenet5",
         epochs=3,
-        batch_size=64,
+        batch_size=128,
         rates={"sgd": 0.1, "adam": 0.004, "adamw": 0.004},
         momentum=0.9,
         weight_decay=5e-4,
@@ -80,7 +80,7 @@ RECIPES = {
     "fashion-mnist": Recipe(
         model="lenet5",
         epochs=10,
-        batch_size=64,
+        batch_size=128,
         rates={"sgd": 0.1, "adam": 0.004, "adamw": 0.004},
         momentum=0.9,
         weight_decay=5e-4,
@@ -92,11 +92,11 @@ RECIPES = {
         model="convnet",
         epochs=20,
         batch_size=64,
-        rates={"sgd": 0.1, "adam": 0.003, "adamw": 0.003},
+        rates={"sgd": 0.04, "adam": 0.002, "adamw": 0.002},
         momentum=0.9,
         weight_decay=5e-4,
         augment=True,
-        shift=4,
+        shift=2,
         mirror=True,
     ),
 }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -105,6 +107,13 @@ def test_json_on_standard_output(bench: Bench) -> None:
     assert "8 x 8 digits net" in result.stderr
 
 
+def test_json_into_no_folder(bench: Bench, tmp_path: Path) -> None:
+    result = bench("--json", str(tmp_path / "missing" / "rows.jsonl"))
+    assert result.exit_code == 1
+    assert f"there is no folder {tmp_path / 'missing'}" in result.stderr
+    assert result.stdout == ""
+
+
 def test_emulated_is_not_timed(bench: Bench) -> None:
     result = bench("--device", "emulated")
     assert result.exit_code == 1
@@ -120,6 +129,19 @@ def test_a_wrong_result_is_an_error(bench: Bench, tmp_path: Path) -> None:
     assert "relu of 128 x 32 x 16 x 16, forward: gpucnn on cpu is wrong by" in result.stderr
     assert "forward " not in result.stdout
     assert not path.exists()
+
+
+def test_the_terminal_is_not_drawn_while_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with report.Table(stream, compared=False) as table:
+        table.working_on("row 1")
+        drawn = stream.getvalue()
+        assert "row 1" in drawn
+        assert not [t for t in threading.enumerate() if "refresh" in type(t).__name__.lower()]
+        table.line("a result")
+    assert "a result" in stream.getvalue()
 
 
 def test_no_row_of_that_name(bench: Bench) -> None:

@@ -23,4 +23,9 @@ def configuration(seed: int) -> Configuration:
     return made
 
 
-__all__ = ["Configuration", "configuration"]
+def is_of_images(seed: int) -> bool:
+    """Whether it convolves, pools or normalises."""
+    return seed % len(GENERATORS) < len(images.GENERATORS)
+
+
+__all__ = ["Configuration", "configuration", "is_of_images"]

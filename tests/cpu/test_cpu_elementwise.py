@@ -280,9 +280,7 @@ def test_binary_in_place_and_overlapping(size):
 
 
 @pytest.mark.parametrize("size", [9, 5000, LARGE])
-@pytest.mark.parametrize(
-    "dtype", [np.float32, np.float64, np.int64, np.int32, np.uint8, np.bool_]
-)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.int32, np.uint8, np.bool_])
 def test_where(dtype, size):
     rng = np.random.default_rng(5)
     condition = rng.random(size) < 0.5

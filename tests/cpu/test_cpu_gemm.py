@@ -44,9 +44,7 @@ def test_large_matmul(rows, inner, columns, transposed):
     a, b = rng.standard_normal((rows, inner)), rng.standard_normal((inner, columns))
     bias = rng.standard_normal(columns).astype(np.float32)
     a, b = a.astype(np.float32), b.astype(np.float32)
-    left, right = (
-        np.ascontiguousarray(m.T).T if t else m for m, t in zip((a, b), transposed)
-    )
+    left, right = (np.ascontiguousarray(m.T).T if t else m for m, t in zip((a, b), transposed))
     y = run("matmul", [left, right, bias], [((rows, columns), np.float32)])
     close(y, a.astype(np.float64) @ b.astype(np.float64) + bias, np.float32, 2)
 

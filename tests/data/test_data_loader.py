@@ -229,6 +229,9 @@ def test_tensors_and_epochs() -> None:
     assert orders[0] != orders[1]
     loader.set_epoch(1)
     assert [v for _, batch in loader for v in batch.tolist()] == orders[1]
+    loader.set_epoch(1, batch=1)
+    assert [v for _, batch in loader for v in batch.tolist()] == orders[1][10:]
+    assert loader.epoch == 2 and len(list(loader)) == len(loader)
     for _ in loader:
         break
     assert threads() == []

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from gpucnn.backends.cpu import (
+    batch_last,
     conv,
     dropout,
     elementwise,
@@ -99,5 +100,5 @@ class CpuBackend:
         """Nothing to wait for: primitives return when their work is done."""
 
     def preferred_order(self, geometry: Any) -> tuple[int, ...] | None:
-        """The memory order for the output of a convolution or pool: NHWC."""
-        return (0, 2, 3, 1)
+        """The memory order for what a convolution makes: NHWC, or CHWN where channels are few."""
+        return batch_last.ORDER if batch_last.fits(geometry) else (0, 2, 3, 1)

@@ -4,7 +4,8 @@ forward            y  = patches(x) W^T
 backward_input     dx = convolution of dy with the turned filters (stride 1), else the sum of
                    dy W over the patches that share an input element
 backward_weight    dW = dy^T patches(x), summed over blocks in a fixed order
-Depthwise filters multiply and add shifted images instead.
+Depthwise filters multiply and add shifted images instead; few channels of a batch are better kept
+with the batch innermost (`batch_last`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import dataclasses
 
 import numpy as np
 
-from gpucnn.backends.cpu import depthwise
+from gpucnn.backends.cpu import batch_last, depthwise
 from gpucnn.backends.cpu.blocks import Array, scratch
 from gpucnn.backends.cpu.patches import blocks, patches, taps
 from gpucnn.backends.cpu.threads import parallel_for
@@ -30,6 +31,9 @@ def conv2d(x: Array, w: Array, b: Array | None, y: Array, *, geometry: Conv2dGeo
         return
     if g.c == 0:
         y[...] = 0 if b is None else b[:, None, None]
+        return
+    if batch_last.fits(g) and _batch_last(y).flags.c_contiguous:
+        batch_last.forward(_batch_last(x), _filters(w), b, _batch_last(y), g)
         return
     images, out = _channels_last(x), _channels_last(y)
     if depthwise.fits(g):
@@ -68,6 +72,9 @@ def conv2d_backward_input(dy: Array, w: Array, dx: Array, *, geometry: Conv2dGeo
     """dx (N, C, H, W) from dy (N, K, P, Q) and w (K, C/groups, R, S)."""
     g = geometry
     if dx.size == 0:
+        return
+    if batch_last.fits(g):
+        batch_last.backward_input(_batch_last(dy), _filters(w), _batch_last(dx), g)
         return
     gradients, out = _channels_last(dy), _channels_last(dx)
     if depthwise.fits(g):
@@ -125,6 +132,11 @@ def conv2d_backward_weight(x: Array, dy: Array, dw: Array, *, geometry: Conv2dGe
     if g.n == 0 or g.p * g.q == 0 or dw.size == 0:
         dw[...] = 0
         return
+    if batch_last.fits(g) and _batch_last(dy).flags.c_contiguous:
+        matrix = np.empty((g.k, g.r * g.s * g.c), dw.dtype)
+        batch_last.backward_weight(_batch_last(x), _batch_last(dy), matrix, g)
+        dw[...] = matrix.reshape(g.k, g.r, g.s, g.c).transpose(0, 3, 1, 2)
+        return
     images, gradients = _channels_last(x), _channels_last(dy)
     if depthwise.fits(g):
         depthwise.backward_weight(images, gradients, dw, g)
@@ -181,6 +193,10 @@ def _groups(g: Conv2dGeometry) -> list[tuple[tuple[slice, slice], Conv2dGeometry
 
 def _channels_last(x: Array) -> Array:
     return x.transpose(0, 2, 3, 1)
+
+
+def _batch_last(x: Array) -> Array:
+    return x.transpose(1, 2, 3, 0)
 
 
 def _filters(w: Array) -> Array:

@@ -15,7 +15,7 @@ import numpy as np
 from gpucnn.backends.cpu.blocks import Array, scratch
 from gpucnn.ops.geometry import Conv2dGeometry
 
-_BLOCK = 1 << 18
+_BLOCK = 1 << 19
 """Elements of a patch matrix that are made at a time."""
 
 
@@ -90,7 +90,8 @@ def _padded(x: Array, g: Conv2dGeometry, block: Block, planar: bool) -> Array:
     first = p0 * g.stride_h - g.pad_top
     height = (p1 - p0 - 1) * g.stride_h + (g.r - 1) * g.dilation_h + 1
     width = (g.q - 1) * g.stride_w + (g.s - 1) * g.dilation_w + 1
-    rows = slice(max(first, 0), min(first + height, g.h))
+    start = min(max(first, 0), g.h)
+    rows = slice(start, min(max(first + height, start), g.h))  # none where all is padding
     ordered = x.strides[2] == x.itemsize if planar else x.strides[3] == x.itemsize
     inside = first >= 0 and first + height <= g.h and g.pad_left == 0 and width <= g.w
     if inside and (ordered or channels == 1):
@@ -99,8 +100,8 @@ def _padded(x: Array, g: Conv2dGeometry, block: Block, planar: bool) -> Array:
         buffer = scratch(0, (n1 - n0, channels, height, width), x.dtype).transpose(0, 2, 3, 1)
     else:
         buffer = scratch(0, (n1 - n0, height, width, channels), x.dtype)
-    top = rows.start - first
-    bottom = top + max(0, rows.stop - rows.start)
+    top = rows.start - first if rows.stop > rows.start else 0
+    bottom = top + rows.stop - rows.start
     columns = min(g.w, width - g.pad_left)
     left, right = g.pad_left, g.pad_left + columns
     buffer[:, :top] = 0

@@ -10,8 +10,9 @@ nothing: a Python float would arrive as a double.
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.backends.gpu.layout import is_dense
-from gpucnn.backends.gpu.signature import Parameter, Source, parse
+from gpucnn.backends.gpu.signature import Parameter, Source, declare_plainly, parse
 
 KERNELS = Path(__file__).resolve().parents[2] / "kernels"
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]+"([^"]+)"[^\n]*$', re.MULTILINE)
@@ -42,16 +43,18 @@ def strided(array: Any) -> Strided:
 class Module:
     """One .cu file with its defines: what NVRTC compiles at once.
 
-    `source` is the full text. Modules are equal (and hash equal) when file and defines are.
+    `source` is the full text. Modules are equal (and hash equal) when file and defines are, and
+    `digest`, which is that of the text where it is a user's.
     """
 
     file: str
     defines: tuple[tuple[str, str], ...]
     source: str = field(compare=False, repr=False)
+    digest: str = field(default="", repr=False)
 
     @cached_property
     def parsed(self) -> Source:
-        return parse(self.source)
+        return parse(declare_plainly(self.source) if self.digest else self.source)
 
     @property
     def entries(self) -> tuple[str, ...]:
@@ -201,12 +204,47 @@ def module(file: str, **defines: str | int) -> Module:
     return _module(file, tuple(sorted((name, str(value)) for name, value in defines.items())))
 
 
+def from_source(
+    text: str,
+    name: str,
+    entry: str,
+    defines: Mapping[str, str | int | float] | None = None,
+    folder: Path | None = None,
+) -> Kernel:
+    """The kernel `entry` of a user's own CUDA text, which errors and findings call `name`.
+
+    `#include "x.cuh"` is looked for in `folder`, then among the kernels of this package. The text
+    may leave out `extern "C"` and `__launch_bounds__` (1024 then).
+
+    Raises FileNotFoundError (an include), LookupError (no such entry), ValueError (a signature that
+    cannot be read).
+    """
+    places = ((folder,) if folder is not None else ()) + (KERNELS,)
+    pairs = tuple(sorted((key, str(value)) for key, value in (defines or {}).items()))
+    source = _with_c_names(_text(name, text, pairs, places))
+    digest = hashlib.sha256(source.encode()).hexdigest()
+    return _entry_of(Module(name, pairs, source, digest), entry)
+
+
+def _with_c_names(source: str) -> str:
+    """The text with `extern "C"` in front of each kernel, so that its name is not mangled."""
+
+    def declare(match: re.Match[str]) -> str:
+        before = match.string[: match.start()].rstrip()
+        return match[0] if before.endswith(('"C"', ">", "static")) else f'extern "C" {match[0]}'
+
+    return re.sub(r"(?<!\w)__global__(?!\w)", declare, source)
+
+
 @cache
 def _kernel(file: str, entry: str, defines: tuple[tuple[str, str], ...]) -> Kernel:
-    owner = _module(file, defines)
+    return _entry_of(_module(file, defines), entry)
+
+
+def _entry_of(owner: Module, entry: str) -> Kernel:
     if entry not in owner.parsed.entries:
         raise LookupError(
-            f"{file}: no kernel '{entry}', it has {', '.join(owner.entries) or 'none'}"
+            f"{owner.file}: no kernel '{entry}', it has {', '.join(owner.entries) or 'none'}"
         )
     found = owner.parsed.entries[entry]
     return Kernel(owner, entry, found.parameters, found.launch_bounds)
@@ -214,14 +252,21 @@ def _kernel(file: str, entry: str, defines: tuple[tuple[str, str], ...]) -> Kern
 
 @cache
 def _module(file: str, defines: tuple[tuple[str, str], ...]) -> Module:
-    lines = [f"#define {name} {value}" for name, value in defines]
-    return Module(file, defines, "\n".join([*lines, *_splice(file, set())]) + "\n")
-
-
-def _splice(file: str, seen: set[str]) -> Iterator[str]:
-    """The lines of a file with its includes in place; a file already seen is left out."""
-    seen.add(file)
     text = (KERNELS / file).read_text(encoding="utf-8")
+    return Module(file, defines, _text(file, text, defines, (KERNELS,)))
+
+
+def _text(
+    file: str, text: str, defines: tuple[tuple[str, str], ...], folders: Sequence[Path]
+) -> str:
+    """What NVRTC compiles: the defines, then the text with its includes in place."""
+    lines = [f"#define {name} {value}" for name, value in defines]
+    return "\n".join([*lines, *_splice(file, text, folders, set())]) + "\n"
+
+
+def _splice(file: str, text: str, folders: Sequence[Path], seen: set[str]) -> Iterator[str]:
+    """The lines of a text with its includes in place; a file already seen is left out."""
+    seen.add(file)
     yield f'#line 1 "{file}"'
     for number, line in enumerate(text.splitlines(), start=1):
         include = _INCLUDE.match(line)
@@ -230,5 +275,13 @@ def _splice(file: str, seen: set[str]) -> Iterator[str]:
         elif include[1] in seen:
             yield ""
         else:
-            yield from _splice(include[1], seen)
+            yield from _splice(include[1], _included(include[1], file, folders), folders, seen)
             yield f'#line {number + 1} "{file}"'
+
+
+def _included(name: str, by: str, folders: Sequence[Path]) -> str:
+    for folder in folders:
+        if (folder / name).is_file():
+            return (folder / name).read_text(encoding="utf-8")
+    listed = ", ".join(str(folder) for folder in folders)
+    raise FileNotFoundError(f"{by}: no file '{name}' to include in {listed}")

@@ -26,6 +26,7 @@ _BASIC = {
     "long long": "i8", "long long int": "i8",
     "unsigned long long": "u8", "unsigned long long int": "u8",
     "float": "f4", "double": "f8",
+    "long": "l", "unsigned long": "L", "size_t": "P", "ptrdiff_t": "p",
 }  # fmt: skip
 _VECTOR = re.compile(r"(char|uchar|short|ushort|int|uint|longlong|ulonglong|float|double)([234])")
 _VECTOR_BASE = {"uchar": "unsigned char", "ushort": "unsigned short", "uint": "unsigned int",
@@ -89,6 +90,18 @@ def parse(source: str) -> Source:
             raise ValueError(f"kernel '{name}' is defined twice")
         entries[name] = entry
     return Source(entries, types.structs)
+
+
+def declare_plainly(source: str) -> str:
+    """A user's text in the form that `parse` reads: launch bounds behind `void`, 1024 where there
+    are none.
+    """
+    bounds = r"(__launch_bounds__\s*\((?:[^()]|\([^()]*\))*\))"
+    return re.sub(
+        rf"__global__\s+{bounds}?\s*void\s+{bounds}?",
+        lambda m: f"__global__ void {m[1] or m[2] or '__launch_bounds__(1024)'} ",
+        _COMMENT.sub(" ", source),
+    )
 
 
 def _declarations(text: str) -> Iterator[str]:

@@ -1,0 +1,179 @@
+"""Whether the emulated device exposes a mutant: by a finding, a wrong number, or a counter."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from unittest import mock
+
+import numpy as np
+from mutant_launches import Array, Launch, Target
+from mutation import Mutant, mutants
+
+from gpucnn import emulator
+from gpucnn.backends.gpu import nvrtc
+from gpucnn.backends.gpu.kernel import Module
+from gpucnn.emulator import launch as emulated_launch
+
+STEPS = 8192
+"""Steps after which a mutant's launch counts as endless; the originals take below a tenth."""
+TOLERANCE = 1e-5
+"""Of a number, relative to the largest of its array: an equivalent sum may be rounded otherwise."""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a launch left: its arrays and its counters."""
+
+    arrays: list[Array]
+    counters: emulator.Counters
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`how` a mutant was exposed, "" for a survivor; None where it is no mutant: it does not
+    compile, or compiles to the same instructions.
+    """
+
+    target: str
+    mutant: Mutant
+    how: str | None
+
+
+class Bench:
+    """The originals of a target, and what to hold its mutants against."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.compiler = next(iter(nvrtc.compilers().values()))
+        self.launches = target.launches()
+        self.code = {module: self._compile(module.source, module) for module in self.launches}
+        self.instructions = {module: _instructions(code) for module, code in self.code.items()}
+        self.ran: dict[Module, list[Ran]] = {}
+
+    def mutants(self) -> list[Mutant]:
+        """Of the text behind the defines; where they apply, they apply to every specialisation."""
+        module = next(iter(self.launches))
+        return [m for m in mutants(_body(module)) if m.place.partition(":")[0] in self.target.files]
+
+    def judge(self, mutant: Mutant) -> Verdict:
+        how: str | None = None
+        for module in self.launches:
+            body = _body(module)
+            head = module.source[: len(module.source) - len(body)]
+            try:
+                code = self._compile(head + mutant.apply(body), module)
+            except nvrtc.CompileError:
+                continue
+            if _instructions(code) == self.instructions[module]:
+                continue
+            how = self._exposed(module, code)
+            if how:
+                break
+        return Verdict(self.target.file, mutant, how)
+
+    def originals(self, module: Module) -> list[Ran]:
+        """Runs them once; they must be right."""
+        if module not in self.ran:
+            self.ran[module] = []
+            compiled, memory = _load(self.code[module])
+            for launch in self.launches[module]:
+                ran, found = _run(compiled, memory, launch, counters=True)
+                assert not found, f"{launch.kernel.entry}: {found}"
+                self.ran[module].append(ran)
+        return self.ran[module]
+
+    def _exposed(self, module: Module, code: str) -> str:
+        originals = self.originals(module)
+        for counters in (False, True):
+            compiled, memory = _load(code)
+            for launch, original in zip(self.launches[module], originals):
+                try:
+                    ran, found = _run(compiled, memory, launch, counters)
+                except emulator.EmulatorError as error:
+                    return f"error: {error}"
+                if found:
+                    return f"finding: {found}"
+                if not all(map(_same, ran.arrays, original.arrays)):
+                    return "wrong number"
+                if counters:
+                    risen = _risen(ran.counters, original.counters)
+                    if risen:
+                        return f"counter: {risen}"
+        return ""
+
+    def _compile(self, source: str, module: Module) -> str:
+        options = ["-lineinfo"]
+        return self.compiler.compile(source, module.file, "compute_80", options).code.decode()
+
+
+def _body(module: Module) -> str:
+    return module.source[module.source.index("#line 1 ") :]
+
+
+def _instructions(ptx: str) -> str:
+    """PTX without what only tells of the source."""
+    text = re.sub(r"^\s*(?:\.loc|\.file|//)[^\n]*\n|\.section.*", "", ptx, flags=re.M | re.S)
+    return re.sub(r"//[^\n]*", "", text)
+
+
+def _load(code: str) -> tuple[emulator.Module, emulator.Memory]:
+    memory = emulator.Memory()
+    return emulator.Module(code, memory), memory
+
+
+def _run(
+    module: emulator.Module, memory: emulator.Memory, launch: Launch, counters: bool
+) -> tuple[Ran, str]:
+    """On copies of its arrays; the first finding, if there is one."""
+    arrays: list[Array] = []
+    values = []
+    bound = launch.kernel.bind(launch.arguments, lambda value: isinstance(value, np.ndarray))
+    for parameter, value in zip(launch.kernel.signature, bound):
+        if parameter.pointer and value is not None:
+            raw = memory.empty(value.nbytes).view(value.dtype)
+            copied = np.lib.stride_tricks.as_strided(raw, value.shape, value.strides)
+            copied[...] = value
+            arrays.append(copied)
+            values.append(memory.register(copied))
+        else:
+            values.append(value)
+    with mock.patch.object(emulated_launch, "STEPS", STEPS):
+        report = module.launch(
+            launch.kernel.entry, launch.grid, launch.block, values, counters=counters
+        )
+    found = str(report.findings[0]) if report.findings else ""
+    return Ran(arrays, report.counters), found
+
+
+def _same(a: Array, b: Array) -> bool:
+    if a.dtype.kind != "f":
+        return np.array_equal(a, b)
+    finite = np.isfinite(b)
+    if not np.array_equal(np.isnan(a), np.isnan(b)) or not np.array_equal(
+        a[np.isinf(b)], b[np.isinf(b)]
+    ):
+        return False
+    scale = float(np.abs(b[finite]).max(initial=0.0))
+    with np.errstate(invalid="ignore", over="ignore"):
+        worst = float(np.abs(a[finite] - b[finite]).max(initial=0.0))
+    return worst <= TOLERANCE * scale
+
+
+def _risen(mutant: emulator.Counters, original: emulator.Counters) -> str:
+    """What costs more beyond the ideal than in the original."""
+    kinds = ("load_sectors", "store_sectors", "shared_load_wavefronts", "shared_store_wavefronts")
+    for kind in kinds:
+        worse, before = (getattr(c, kind) - getattr(c, f"{kind}_ideal") for c in (mutant, original))
+        if worse > before:
+            return f"{kind} beyond the ideal {worse}, not {before}"
+    return ""
+
+
+def judged(bench: Bench, chosen: list[Mutant]) -> Iterator[Verdict]:
+    """The verdicts on those that are mutants."""
+    for mutant in chosen:
+        verdict = bench.judge(mutant)
+        if verdict.how is not None:
+            yield verdict
