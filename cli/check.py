@@ -61,9 +61,9 @@ def check(
         if not quiet and not verdict.passed:
             click.echo(f"FAILED {verdict.name}\n       {verdict.message}")
     if json_file is not None:
-        lines = "".join(json.dumps(v.as_dict() | {"device": str(chosen)}) + "\n" for v in verdicts)
+        text = "".join(json.dumps(v.as_dict() | {"device": str(chosen)}) + "\n" for v in verdicts)
         with click.open_file(str(json_file), "w") as file:
-            file.write(lines)
+            file.write(text)
     failed = sum(not v.passed for v in verdicts)
     if not quiet:
         _report(verdicts)

@@ -91,7 +91,7 @@ def _print(launch: EmulatedLaunch, found: Estimate, arch: str) -> None:
     if found.registers is not None:
         _line(
             arch,
-            f"{found.registers} registers, {c.shared_bytes:,} bytes shared, "
+            f"{found.registers} registers, {found.shared or 0:,} bytes shared, "
             f"occupancy {found.occupancy or 0:.0%}",
         )
     _line("instructions", f"{c.warp_instructions:,} of warps, {c.active_lanes:.0%} of lanes active")

@@ -1,6 +1,8 @@
-"""The devices that the table of cases runs on here."""
+"""The devices that the table of cases runs on here, and what tests have to say at the end."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import pytest
 
@@ -23,3 +25,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(autouse=True)
 def fresh_seed() -> None:
     gpucnn.manual_seed(0)
+
+
+@pytest.fixture
+def say(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Print a line at the end of the run, also when it was spread over processes."""
+    return lambda text: record_property("summary", text)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    said = [
+        str(text)
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        for key, text in getattr(report, "user_properties", ())
+        if key == "summary"
+    ]
+    if said:
+        terminalreporter.section("figures")
+        terminalreporter.write_line("\n".join(sorted(set(said))))

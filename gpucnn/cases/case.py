@@ -294,14 +294,8 @@ _HELPERS: dict[str, Callable[..., Any]] = {
             "logical_and": "and", "logical_or": "or",
         }.items()
     },
-    **{
-        name: functools.partial(elementwise.unary, op=name)
-        for name in ("sign", "reciprocal")
-    },
-    **{
-        name: functools.partial(elementwise.binary, op=name)
-        for name in ("floor_divide", "remainder")
-    },
+    **{op: functools.partial(elementwise.unary, op=op) for op in ("sign", "reciprocal")},
+    **{op: functools.partial(elementwise.binary, op=op) for op in ("floor_divide", "remainder")},
     "negative": lambda x: -x,
     "logical_not": lambda x: ~x,
     "batch_norm_eval": functional.batch_norm,

@@ -72,9 +72,10 @@ def coverage(launches: Iterable[EmulatedLaunch], runtime: EmulatedRuntime) -> Co
     if reached:
         for kernel in {launch.kernel for launch in launched}:
             program = runtime.program(kernel.module).kernel(kernel.entry).program
-            for instruction in program.instructions:
-                if instruction.loc is not None:
-                    code.add((instruction.loc.file, instruction.loc.line))
+            # Without jumps and returns, whose lines are often just a closing brace.
+            for block in program.blocks:
+                marks = (program.instructions[number].loc for number in block.instructions)
+                code |= {(mark.file, mark.line) for mark in marks if mark is not None}
     own = {path.name for path in KERNELS.glob("*.cu*")}
     return Coverage(
         frozenset(executed), frozenset(existing), _by_file(reached, own),

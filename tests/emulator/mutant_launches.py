@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from unittest import mock
@@ -181,21 +181,25 @@ def _arg_reduce(rt: Recorder) -> None:
 def _softmax(rt: Recorder) -> None:
     for log in (False, True):
         for shape in ((67, 5), (3, 300)):
-            x, y, dx = rt.normal(*shape, shift=-200.0), rt.normal(*shape), rt.new(*shape)
+            x, y, dx = rt.normal(*shape, shift=-5.0), rt.normal(*shape), rt.new(*shape)
+            x *= 40  # far below 0, and too far apart for any shift but the maximum
             softmax.softmax(rt, x, rt.new(*shape), axis=1, log=log)
             softmax.softmax_backward(rt, rt.normal(*shape), y, dx, axis=1, log=log)
 
 
 def _cross_entropy(rt: Recorder) -> None:
-    for rows, classes, weighted, reduction in ((70, 5, True, "mean"), (5, 300, False, "none"),
-                                               (5, 130, True, "sum")):  # fmt: skip
-        x, each = rt.normal(rows, classes, shift=-200.0), reduction == "none"
+    for rows, classes, weighted, smoothing, reduction in (
+        (70, 5, True, 0.1, "mean"), (5, 300, False, 0.0, "none"), (5, 130, False, 0.1, "sum"),
+        (33, 6, True, 0.0, "sum"),
+    ):  # fmt: skip
+        x, each = rt.normal(rows, classes, shift=-5.0), reduction == "none"
+        x *= 40  # far below 0, and too far apart for any shift but the maximum
         target = rt.from_host(rt.random.integers(0, classes, rows))
         target[1:4:2] = (-100, classes)
         weight = rt.normal(classes, shift=5.0) if weighted else None
         out = rt.new(*(rows,) * each), rt.new(rows, classes), rt.new()
-        options: Any = {"ignore_index": -100, "reduction": reduction,
-                        "label_smoothing": 0.1 * weighted}  # fmt: skip
+        options: Any = {"ignore_index": -100, "reduction": reduction}
+        options["label_smoothing"] = smoothing
         with mock.patch.object(loss, "BLOCKS", 2):  # a block takes rows one after the other
             loss.cross_entropy(rt, x, target, weight, *out, **options)
         logp, by = rt.normal(rows, classes), rt.normal(shift=3.0)
@@ -210,7 +214,7 @@ def _cross_entropy(rt: Recorder) -> None:
 
 
 def _batch_norm(rt: Recorder) -> None:
-    for shape, last in (((5, 35, 7, 6), True), ((3, 4, 17, 6), False)):
+    for shape, last in (((5, 35, 7, 7), True), ((3, 4, 17, 6), False), ((0, 3, 2, 2), True)):
         x, dy, c = rt.normal(*shape, last=last, shift=3.0), rt.normal(*shape, last=last), shape[1]
         mean, variance = rt.normal(c), rt.normal(c, shift=9.0)
         norm.batch_norm_statistics(rt, x, rt.new(c), rt.new(c))

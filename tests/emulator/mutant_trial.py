@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from unittest import mock
 
 import numpy as np
-from mutant_launches import Array, Launch, Target
+from mutant_launches import TARGETS, Array, Launch, Target
 from mutation import Mutant, mutants
 
 from gpucnn import emulator
@@ -50,6 +51,7 @@ class Bench:
         self.launches = target.launches()
         self.code = {module: self._compile(module.source, module) for module in self.launches}
         self.instructions = {module: _instructions(code) for module, code in self.code.items()}
+        self.mutants = generated(target, self.launches)
         self.ran: dict[Module, list[Ran]] = {}
 
     def mutants(self) -> list[Mutant]:
@@ -108,6 +110,12 @@ class Bench:
         return self.compiler.compile(source, module.file, "compute_80", options).code.decode()
 
 
+def generated(target: Target, launches: Iterable[Module]) -> list[Mutant]:
+    """Mutants of the text behind the defines, which all specialisations share."""
+    body = _body(next(iter(launches)))
+    return [m for m in mutants(body) if m.place.partition(":")[0] in target.files]
+
+
 def _body(module: Module) -> str:
     return module.source[module.source.index("#line 1 ") :]
 
@@ -139,10 +147,9 @@ def _run(
             values.append(memory.register(copied))
         else:
             values.append(value)
-    with mock.patch.object(emulated_launch, "STEPS", STEPS):
-        report = module.launch(
-            launch.kernel.entry, launch.grid, launch.block, values, counters=counters
-        )
+    report = module.launch(
+        launch.kernel.entry, launch.grid, launch.block, values, counters=counters
+    )
     found = str(report.findings[0]) if report.findings else ""
     return Ran(arrays, report.counters), found
 
@@ -162,18 +169,27 @@ def _same(a: Array, b: Array) -> bool:
 
 
 def _risen(mutant: emulator.Counters, original: emulator.Counters) -> str:
-    """What costs more beyond the ideal than in the original."""
-    kinds = ("load_sectors", "store_sectors", "shared_load_wavefronts", "shared_store_wavefronts")
-    for kind in kinds:
-        worse, before = (getattr(c, kind) - getattr(c, f"{kind}_ideal") for c in (mutant, original))
+    """What costs more than in the original: bytes moved, or passes beyond the ideal."""
+    for kind in ("load_sectors", "store_sectors"):
+        if getattr(mutant, kind) > getattr(original, kind):
+            return f"{kind} {getattr(mutant, kind)}, not {getattr(original, kind)}"
+    for kind in ("shared_load_wavefronts", "shared_store_wavefronts"):
+        worse, before = (
+            getattr(c, kind) - getattr(c, f"{kind}_ideal") for c in (mutant, original)
+        )
         if worse > before:
             return f"{kind} beyond the ideal {worse}, not {before}"
     return ""
 
 
-def judged(bench: Bench, chosen: list[Mutant]) -> Iterator[Verdict]:
-    """The verdicts on those that are mutants."""
-    for mutant in chosen:
-        verdict = bench.judge(mutant)
-        if verdict.how is not None:
-            yield verdict
+def judge(file: str, numbers: list[int]) -> list[Verdict]:
+    """The verdicts on some of a target's mutants, by their number; those that are none left out."""
+    bench = _bench(file)
+    with mock.patch.object(emulated_launch, "STEPS", STEPS):
+        verdicts = [bench.judge(bench.mutants[number]) for number in numbers]
+    return [verdict for verdict in verdicts if verdict.how is not None]
+
+
+@cache
+def _bench(file: str) -> Bench:
+    return Bench(next(target for target in TARGETS if target.file == file))

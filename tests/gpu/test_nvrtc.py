@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import NamedTuple
@@ -73,19 +73,18 @@ def test_both_compilers_are_here() -> None:
 def test_the_cases_reach_every_kernel(
     modules: dict[Module, set[str]],
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    say: Callable[[str], None],
 ) -> None:
     """No kernel is left that nothing launches; and the numbers, printed."""
     launched = {(m.file, entry) for m, entries in modules.items() for entry in entries}
     others = of_all_types(monkeypatch)
     everything = {(m.file, e) for m in (*modules, *others) for e in m.entries}
     reached = launched | {(m.file, e) for m, entries in others.items() for e in entries}
-    with capsys.disabled():
-        print(
-            f"\n{len(everything)} kernels in {len(list(KERNELS.glob('*.cu')))} files; the table of "
-            f"cases launches {len(launched)} of them, in {len(modules)} modules with "
-            f"{sum(len(module.entries) for module in modules)} compiled specialisations"
-        )
+    say(
+        f"{len(everything)} kernels in {len(list(KERNELS.glob('*.cu')))} files; the table of cases "
+        f"launches {len(launched)} of them, in {len(modules)} modules with "
+        f"{sum(len(module.entries) for module in modules)} compiled specialisations"
+    )
     assert {m.file for m in modules} == {path.name for path in KERNELS.glob("*.cu")}
     assert sorted(everything - reached) == []
 

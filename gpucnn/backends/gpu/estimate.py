@@ -58,6 +58,7 @@ class Estimate:
         limit: that resource.
         resources: microseconds of each resource alone.
         registers: of a thread, as ptxas says for this GPU; None where no NVRTC knows it.
+        shared: bytes of shared memory of a block; None likewise.
         occupancy: resident warps as a share of those that fit, 0 to 1; None likewise.
         waves: blocks over those that are resident at a time on the whole GPU; None likewise.
         idle: share of the multiprocessors' time that is lost because blocks do not divide evenly.
@@ -68,6 +69,7 @@ class Estimate:
     limit: str
     resources: dict[str, float]
     registers: int | None
+    shared: int | None
     occupancy: float | None
     waves: float | None
     idle: float
@@ -113,17 +115,20 @@ def estimate(
     gpu = find(name)
     resources = _times(gpu, counters, footprint)
     limit = max(resources, key=lambda key: resources[key])
-    registers = occupancy = waves = None
+    registers = occupancy = waves = taken = None
     compiled = binary(kernel.module, gpu.arch)
     if compiled is not None:
         uses = compiled.resources[kernel.entry]
         registers = uses.registers
-        resident = blocks_per_multiprocessor(gpu.arch, registers, uses.shared + shared, threads)
+        taken = uses.shared + shared
+        resident = blocks_per_multiprocessor(gpu.arch, registers, taken, threads)
         occupancy = resident * -(-threads // 32) / LIMITS[gpu.arch].warps
         waves = counters.blocks / (resident * gpu.multiprocessors) if resident else None
     busiest = -(-counters.blocks // gpu.multiprocessors)
     idle = 1 - counters.blocks / max(busiest * gpu.multiprocessors, 1)
-    return Estimate(gpu.name, resources[limit], limit, resources, registers, occupancy, waves, idle)
+    return Estimate(
+        gpu.name, resources[limit], limit, resources, registers, taken, occupancy, waves, idle
+    )
 
 
 def _times(gpu: Gpu, counters: Counters, footprint: int | None) -> dict[str, float]:

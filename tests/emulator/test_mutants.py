@@ -1,0 +1,167 @@
+"""Defects seeded into each shared-memory kernel: the emulated device exposes them.
+
+`GPUCNN_ALL_MUTANTS=1` judges every mutant (minutes); else a fixed sample over kernels, operators.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from typing import NamedTuple
+
+import pytest
+from emulator_helpers import MAJORS
+from mutant_launches import TARGETS
+from mutant_trial import Verdict, generated, judge
+from mutation import OPERATORS, Mutant, mutants
+
+pytestmark = pytest.mark.skipif(not MAJORS, reason="NVRTC is not installed")
+
+ALL = os.environ.get("GPUCNN_ALL_MUTANTS", "0") not in ("", "0")
+SAMPLE = 10
+"""Mutants of a kernel's file in the normal run, about."""
+LEAST = 0.90
+WORKERS = min(2, os.cpu_count() or 1)
+
+
+class Equivalent(NamedTuple):
+    """Survivors that are no defect: `old` -> `new` in a line that holds `line`.
+
+    targets: where it survives, all when empty.
+    """
+
+    file: str
+    operator: str
+    old: str
+    new: str
+    line: str
+    why: str
+    targets: tuple[str, ...] = ()
+
+    def covers(self, target: str, m: Mutant) -> bool:
+        return (
+            (self.file, self.operator, self.old, self.new)
+            == (m.place.partition(":")[0], m.operator, m.old, m.new)
+            and self.line in m.line
+            and (not self.targets or target in self.targets)
+        )
+
+
+_LOOP, _MASK, _INDEX = "loop bound off by one", "mask dropped", "index shifted"
+EQUIVALENT: tuple[Equivalent, ...] = ()
+
+
+def _chosen(numbered: list[Mutant]) -> list[int]:
+    """The numbers of all mutants, or of a sample with every operator in it."""
+    if ALL:
+        return list(range(len(numbered)))
+    shuffled = random.Random(3).sample(range(len(numbered)), len(numbered))
+    seen: Counter[str] = Counter()
+    turns = []
+    for number in shuffled:  # operators take turns
+        turns.append((seen[numbered[number].operator], number))
+        seen[numbered[number].operator] += 1
+    return sorted(number for _, number in sorted(turns)[:SAMPLE])
+
+
+def _judged() -> tuple[list[Verdict], int]:
+    """The verdicts on the chosen mutants, and how many there were to choose from."""
+    context = multiprocessing.get_context("spawn")
+    verdicts: list[Verdict] = []
+    count = 0
+    with ProcessPoolExecutor(WORKERS, mp_context=context) as pool:
+        results = []
+        for target in TARGETS:
+            numbered = generated(target, target.launches())
+            chosen = _chosen(numbered)
+            count += len(numbered)
+            each = 25 if ALL else len(chosen)
+            for start in range(0, len(chosen), each):
+                results.append(pool.submit(judge, target.file, chosen[start : start + each]))
+        for result in results:
+            verdicts += result.result()
+    return verdicts, count
+
+
+def test_mutants_are_exposed(capsys: pytest.CaptureFixture[str]) -> None:
+    verdicts, count = _judged()
+    survivors = [v for v in verdicts if not v.how]
+    share = 1 - len(survivors) / len(verdicts)
+    used = {
+        (v.target, str(v.mutant)): next(
+            (e for e in EQUIVALENT if e.covers(v.target, v.mutant)), None
+        )
+        for v in survivors
+    }
+    how = Counter((v.how or "").partition(":")[0] or "survived" for v in verdicts)
+    with capsys.disabled():
+        print(
+            f"\nmutants: {len(verdicts) - len(survivors)} of {len(verdicts)} exposed "
+            f"({100 * share:.1f} %), of {count} generated; "
+            + ", ".join(f"{kind} {n}" for kind, n in how.most_common())
+        )
+        for operator, n in Counter(v.mutant.operator for v in verdicts).most_common():
+            alive = sum(v.mutant.operator == operator for v in survivors)
+            print(f"  {operator}: {n - alive} of {n}")
+        for (target, text), entry in used.items():
+            print(f"  survivor ({target}) {text}: {entry.why if entry else 'NOT EXPLAINED'}")
+    unexplained = [f"{target}: {text}" for (target, text), entry in used.items() if entry is None]
+    assert not unexplained, "\n".join(unexplained)
+    assert share >= LEAST
+    if ALL:
+        stale = [entry for entry in EQUIVALENT if entry not in used.values()]
+        assert not stale, f"exposed, so not equivalent: {stale}"
+
+
+def test_every_kernel_with_shared_memory_is_a_target() -> None:
+    from gpucnn.backends.gpu.kernel import KERNELS
+
+    using = {
+        path.name
+        for path in KERNELS.glob("*.cu")
+        if any(word in path.read_text() for word in ("__shared__", "__shfl", "gemm_tile.cuh"))
+    }
+    using |= {p.name for p in KERNELS.glob("*.cu") if '"conv2d.cuh"' in p.read_text()}
+    assert using == {target.file for target in TARGETS}
+
+
+EXAMPLE = """#line 1 "example.cu"
+extern "C" __global__ void f(const float* x, float* y, int n) {
+  __shared__ float tile[2][32][32 + 1];
+  int now = 0;
+  float top = -INFINITY;
+  for (int i = threadIdx.x; i < n; i += 32) {
+    tile[now ^ 1][0][i] = x[i];  // __syncthreads() in a comment
+    __pipeline_wait_prior(0);
+    __syncthreads();
+    top = __shfl_xor_sync(~0u, top, 16);
+    now ^= 1;
+  }
+  if (n > 3) y[0] = top;
+}
+"""
+
+
+def test_operators_find_their_places() -> None:
+    made = mutants(EXAMPLE)
+    assert {m.operator for m in made} == set(OPERATORS)
+    changed = {(m.operator, m.old, m.new) for m in made}
+    assert {
+        ("barrier removed", "__syncthreads()", ""),
+        ("buffer index off", "now ^ 1", "now"),
+        ("loop bound off by one", "<", "<="),
+        ("loop bound off by one", "n", "(n) - 1"),
+        ("mask dropped", "n > 3", "true"),
+        ("pad removed", " + 1", ""),
+        ("array too short", "32 + 1", "(32 + 1) - 1"),
+        ("wait weakened", "0", "1"),
+        ("index shifted", "i", "(i) + 1"),
+        ("shuffle offset off", "16", "(16) + 1"),
+        ("initial value changed", "-INFINITY", "1"),
+    } <= changed
+    assert sum(m.operator == "barrier removed" for m in made) == 1
+    assert all(m.apply(EXAMPLE) != EXAMPLE for m in made)
+    assert {m.place for m in made if m.operator == "shuffle offset off"} == {"example.cu:9"}
