@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,8 @@ def check(
     device: str | None, only: str, json_file: Path | None, compiler: str | None, lines: bool
 ) -> int:
     """Check every operation on a device against the cpu's float64."""
+    from gpucnn import backends
+    from gpucnn.backends.gpu import GpuBackend
     from gpucnn.cases import CASES
     from gpucnn.cases.check import check as run
 
@@ -56,10 +59,11 @@ def check(
         raise ValueError(f"no case has {only!r} in its name")
     quiet = json_file is not None and str(json_file) == "-"
     verdicts = []
-    for verdict in run(cases, chosen):
-        verdicts.append(verdict)
-        if not quiet and not verdict.passed:
-            click.echo(f"FAILED {verdict.name}\n       {verdict.message}")
+    with nullcontext() if emulated is None else backends.serving(chosen, GpuBackend(emulated)):
+        for verdict in run(cases, chosen):
+            verdicts.append(verdict)
+            if not quiet and not verdict.passed:
+                click.echo(f"FAILED {verdict.name}\n       {verdict.message}")
     if json_file is not None:
         text = "".join(json.dumps(v.as_dict() | {"device": str(chosen)}) + "\n" for v in verdicts)
         with click.open_file(str(json_file), "w") as file:
@@ -83,8 +87,6 @@ def _emulated(chosen: Device, compiler: str | None, lines: bool) -> EmulatedRunt
         if compiler is not None or lines:
             raise ValueError(f"--compiler and --lines go with --device emulated, not {chosen}")
         return None
-    from gpucnn import backends
-    from gpucnn.backends.gpu import GpuBackend
     from gpucnn.backends.gpu.emulated import EmulatedRuntime
     from gpucnn.backends.gpu.nvrtc import compilers
 
@@ -96,7 +98,6 @@ def _emulated(chosen: Device, compiler: str | None, lines: bool) -> EmulatedRunt
         )
     runtime = EmulatedRuntime(found[int(compiler)] if compiler else None, counters=lines)
     runtime.launches = []
-    backends.register(chosen, GpuBackend(runtime))
     return runtime
 
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from cpu_helpers import BACKEND, NHWC, strided
 
+from gpucnn.ops.geometry import Conv2dGeometry
+
 
 def test_primitives_are_plain_typed_functions():
     for name, function in BACKEND.primitives.items():
@@ -43,4 +45,10 @@ def test_as_strided_begins_where_the_array_begins():
 
 def test_synchronize_and_preferred_order():
     BACKEND.synchronize()
-    assert BACKEND.preferred_order(None) == NHWC
+    attributes = (1, 1, 1, 1)  # stride, padding, dilation, groups
+    wide = Conv2dGeometry.of("conv2d", (64, 32, 9, 9), (64, 32, 3, 3), *attributes)
+    assert BACKEND.preferred_order(wide) == NHWC
+    few = Conv2dGeometry.of("conv2d", (64, 3, 9, 9), (6, 3, 3, 3), *attributes)
+    assert BACKEND.preferred_order(few) == (1, 2, 3, 0)
+    one = Conv2dGeometry.of("conv2d", (1, 3, 9, 9), (6, 3, 3, 3), *attributes)
+    assert BACKEND.preferred_order(one) == NHWC
