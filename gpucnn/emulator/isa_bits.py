@@ -48,7 +48,8 @@ def _set(mods: frozenset[str], kinds: tuple[str, ...]) -> Semantics:
     compare = _comparison(mods, kinds[1])
     if kinds[0] == "f32":
         return lambda a, b: compare(a, b).astype(np.float32)
-    return lambda a, b: -compare(a, b).astype(np.int32)
+    to = np.uint32 if kinds[0] == "u32" else np.int32
+    return lambda a, b: (-compare(a, b).astype(np.int32)).view(to)
 
 
 def _shift_left(a: Array, b: Array) -> Array:
@@ -86,7 +87,7 @@ def _extract(a: Array, b: Array, c: Array) -> Array:
     position, length = b & np.uint32(255), c & np.uint32(255)
     unsigned = np.dtype(f"u{a.dtype.itemsize}")
     u = a.view(unsigned)
-    moved = _shift_right(u, position)
+    moved = _shift_right(a, position).view(unsigned)
     mask = ~_shift_left(np.array([~unsigned.type(0)]), length)
     field = moved & mask
     if a.dtype.kind == "u":
@@ -131,7 +132,7 @@ def _permute(mods: frozenset[str], kinds: tuple[str, ...]) -> Semantics:
     def apply(a: Array, b: Array, c: Array) -> Array:
         both = (b.astype(np.uint64) << np.uint64(32)) | a.astype(np.uint64)
         if mode is not None:
-            chosen = [x.astype(np.uint64) & np.uint64(7) for x in _SELECT_MODES[mode](c.astype(np.int64))]
+            chosen = [x.astype(np.uint64) & np.uint64(7) for x in _SELECT_MODES[mode](c.astype(np.int64) & 3)]
         else:
             chosen = [((c >> np.uint32(4 * i)) & np.uint32(15)).astype(np.uint64) for i in range(4)]
         result = np.zeros((), np.uint64)

@@ -68,9 +68,9 @@ def _integer_to_float(mods: frozenset[str], kinds: tuple[str, ...]) -> Semantics
 
     def apply(a: Array) -> Array:
         if mode == "rn":
-            with np.errstate(over="ignore"):
-                return a.astype(to)
-        nearest = a.astype(to)
+            return _finish(a.astype(to), mods)
+        largest = np.finfo(to).max
+        nearest = np.clip(a.astype(to), -largest, largest)
         # Compare in integers: float64 cannot hold all of 64 bits.
         exact = a.astype(object)
         back = np.array([int(x) for x in nearest.ravel()], dtype=object).reshape(nearest.shape)
@@ -78,15 +78,15 @@ def _integer_to_float(mods: frozenset[str], kinds: tuple[str, ...]) -> Semantics
         down = np.where(error < 0, np.nextafter(nearest, to.type(-np.inf)), nearest)
         up = np.where(error > 0, np.nextafter(nearest, to.type(np.inf)), nearest)
         if mode == "rz":
-            return np.where(a < 0, up, down).astype(to)
-        return (down if mode == "rm" else up).astype(to)
+            return _finish(np.where(a < 0, up, down).astype(to), mods)
+        return _finish((down if mode == "rm" else up).astype(to), mods)
 
     return apply
 
 
 def _finish(a: Array, mods: frozenset[str]) -> Array:
     if "sat" in mods:
-        a = np.where(np.isnan(a), 0, np.clip(a, 0, 1)).astype(a.dtype)
+        a = (np.where(np.isnan(a), 0, np.clip(a, 0, 1)) + 0).astype(a.dtype)
     if "relu" in mods:
         a = np.where(a > 0, a, a.dtype.type(0)).astype(a.dtype)
     return flush(a) if "ftz" in mods and a.dtype == np.float32 else a

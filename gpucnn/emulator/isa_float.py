@@ -33,7 +33,8 @@ def _mode(mods: frozenset[str]) -> str:
 
 
 def _saturate(a: Array) -> Array:
-    return np.where(np.isnan(a), 0, np.clip(a, 0, 1)).astype(a.dtype)
+    # + 0 turns -0 into +0.
+    return (np.where(np.isnan(a), 0, np.clip(a, 0, 1)) + 0).astype(a.dtype)
 
 
 def _finish(function: Semantics, mods: frozenset[str]) -> Semantics:
@@ -141,7 +142,7 @@ def _tanh(a: Array) -> Array:
     return np.tanh(a)
 
 
-def _minimum(function: Semantics) -> Make:
+def extremum(function: Semantics) -> Make:
     """min and max: the other operand for a NaN, or NaN with .NaN; -0 is below +0."""
     smaller = function is np.fmin
 
@@ -245,10 +246,10 @@ row("abs", "f32", "T<T", make=_simple(np.abs), modifiers="ftz", kind="float32")
 row("neg", "f32", "T<T", make=_simple(np.negative), modifiers="ftz", kind="float32")
 row("abs", "f64", "T<T", np.abs, kind="float64")
 row("neg", "f64", "T<T", np.negative, kind="float64")
-row("min", "f32", "T<TT", make=_minimum(np.fmin), modifiers="ftz NaN xorsign abs", kind="float32")
-row("max", "f32", "T<TT", make=_minimum(np.fmax), modifiers="ftz NaN xorsign abs", kind="float32")
-row("min", "f64", "T<TT", make=_minimum(np.fmin), kind="float64")
-row("max", "f64", "T<TT", make=_minimum(np.fmax), kind="float64")
+row("min", "f32", "T<TT", make=extremum(np.fmin), modifiers="ftz NaN xorsign abs", kind="float32")
+row("max", "f32", "T<TT", make=extremum(np.fmax), modifiers="ftz NaN xorsign abs", kind="float32")
+row("min", "f64", "T<TT", make=extremum(np.fmin), kind="float64")
+row("max", "f64", "T<TT", make=extremum(np.fmax), kind="float64")
 row("copysign", "f32 f64", "T<TT", _copysign, kind="float32")
 for _test in "finite infinite number notanumber normal subnormal".split():
     row("testp", "f32 f64", "P<T", make=_testp, needs=_test, kind="compare")
