@@ -92,6 +92,17 @@ def _finish(a: Array, mods: frozenset[str]) -> Array:
     return flush(a) if "ftz" in mods and a.dtype == np.float32 else a
 
 
+def _directed(a: Array, mode: str) -> Array:
+    """float64 to float16 rounded in a direction."""
+    largest = np.finfo(np.float16).max
+    r = np.clip(a.astype(np.float16), -largest, largest)
+    back = r.astype(np.float64)
+    lower = np.where(back > a, np.nextafter(r, np.float16(-np.inf)), r)
+    upper = np.where(back < a, np.nextafter(r, np.float16(np.inf)), r)
+    chosen = np.where(a < 0, upper, lower) if mode == "rz" else lower if mode == "rm" else upper
+    return np.where(np.isfinite(a), chosen, a).astype(np.float16)
+
+
 def _float_to_float(mods: frozenset[str], kinds: tuple[str, ...]) -> Semantics:
     to, mode = np.dtype(CODES[kinds[0]]), _mode(mods)
     rounder = next((ROUNDERS[m] for m in mods if m in ROUNDERS), None)
@@ -102,11 +113,7 @@ def _float_to_float(mods: frozenset[str], kinds: tuple[str, ...]) -> Semantics:
         if to == np.float32 and a.dtype == np.float64:
             return _finish(narrow(a, None, mode), mods)
         if to == np.float16 and mode != "rn":
-            r = a.astype(to)
-            back = r.astype(a.dtype)
-            toward_zero = np.abs(back) > np.abs(a)
-            r = np.where(toward_zero, np.nextafter(r, to.type(0)), r)
-            return _finish(r, mods)
+            return _finish(_directed(a.astype(np.float64), mode), mods)
         return _finish(a.astype(to), mods)
 
     return apply

@@ -111,9 +111,11 @@ def _fma64(mods: frozenset[str], kinds: tuple[str, ...]) -> Semantics:
         return fma64
 
     def directed(a: Array, b: Array, c: Array) -> Array:
+        nearest = fma64(a, b, c)
         p, low = two_product(a, b)
         s, e = two_sum(p, c)
-        return toward(s, np.where(e == 0, low, e), mode)
+        high, rest = two_sum(e, low)
+        return toward(nearest, ((s - nearest) + high) + rest, mode)
 
     return directed
 

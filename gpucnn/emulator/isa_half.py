@@ -30,7 +30,7 @@ def _half(function: Semantics, mods: frozenset[str]) -> Semantics:
     def apply(*values: Array) -> Array:
         result = function(*(v.astype(np.float32) for v in values)).astype(np.float16)
         if "sat" in mods:
-            result = np.where(np.isnan(result), 0, np.clip(result, 0, 1)).astype(np.float16)
+            result = (np.where(np.isnan(result), 0, np.clip(result, 0, 1)) + 0).astype(np.float16)
         if "relu" in mods:
             result = np.where(result > 0, result, np.float16(0)).astype(np.float16)
         return result

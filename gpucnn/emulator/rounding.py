@@ -125,6 +125,7 @@ def fma64(a: Array, b: Array, c: Array) -> Array:
     th, tl = two_sum(c, low)
     vh, vl = two_sum(high, th)
     result = vh + sum_to_odd(tl, vl)
+    result = np.where(result == 0, plain, result)  # an exact zero has the sign of the plain sum
     # The error terms are exact only away from the ends of the exponent range.
     size = np.maximum(np.abs(a), np.abs(b))
     product_size = np.abs(high)
@@ -134,7 +135,9 @@ def fma64(a: Array, b: Array, c: Array) -> Array:
         return result
     result = np.where(safe, result, plain)
     a, b, c, safe = np.broadcast_arrays(a, b, c, safe)
-    finite = np.isfinite(a) & np.isfinite(b) & np.isfinite(c)
+    bounded = np.isfinite(a) & np.isfinite(b)
+    result = np.where(bounded & ~np.isfinite(c), c, result)
+    finite = bounded & np.isfinite(c)
     for i in np.flatnonzero(~safe & finite):
         result[i] = _exact(float(a[i]), float(b[i]), float(c[i]), float(result[i]))
     return result
