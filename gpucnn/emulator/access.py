@@ -38,7 +38,9 @@ class Access:
         self.offset = offset
         self.verb = verb
         self.constant = "nc" in s.mods
-        self.space = next((m.partition("__")[0] for m in s.mods if m.partition("__")[0] in SPACES), "")
+        self.space = next(
+            (m.partition("__")[0] for m in s.mods if m.partition("__")[0] in SPACES), ""
+        )
         self.buffer: Buffer | None = None
 
     def poison(self, n: int) -> tuple[Array, ...]:
@@ -137,7 +139,8 @@ class Access:
             for cells in self.cells(x, offset, x.launch.globals.granule):
                 x.launch.globals.read(x, buffer, cells, self.index, self.constant)
         if x.launch.tally.on:
-            x.launch.tally.access("load", x, address, self.bytes, self.offset, self.index)
+            x.launch.tally.access("load", x, address, self.bytes, self.offset)
+            x.launch.tally.touch(buffer, offset, self.bytes)
         data = buffer.view(self.dtype)
         element = offset >> self.shift
         if self.count == 1:
@@ -149,7 +152,9 @@ class Access:
         address = x.spread(address)
         for mask, buffer in self.parts(x, address):
             if buffer is not None:
-                for result, part in zip(results, self.global_load(x.subset(mask), address[mask]), strict=True):
+                for result, part in zip(
+                    results, self.global_load(x.subset(mask), address[mask]), strict=True
+                ):
                     result[mask] = part
         return tuple(results)
 
@@ -157,7 +162,9 @@ class Access:
         """The load for some lanes, poison for the others."""
         results = [np.array(p) for p in self.poison(x.n)]
         if mask.any():
-            for result, part in zip(results, load(x.subset(mask), x.spread(address)[mask]), strict=True):
+            for result, part in zip(
+                results, load(x.subset(mask), x.spread(address)[mask]), strict=True
+            ):
                 result[mask] = part
         return tuple(results)
 
@@ -167,20 +174,25 @@ class Access:
             address = x.spread(address)
             for mask, buffer in self.parts(x, address):
                 if buffer is not None:
-                    self.global_store(x.subset(mask), address[mask], *(x.spread(v)[mask] for v in values))
+                    self.global_store(
+                        x.subset(mask), address[mask], *(x.spread(v)[mask] for v in values)
+                    )
             return
         buffer, offset = place
         bad = self.misaligned(x, offset)
         if bad is not None:
             good = ~x.spread(bad)
             if good.any():
-                self.global_store(x.subset(good), x.spread(address)[good], *(x.spread(v)[good] for v in values))
+                self.global_store(
+                    x.subset(good), x.spread(address)[good], *(x.spread(v)[good] for v in values)
+                )
             return
         if x.launch.globals is not None:
             for cells in self.cells(x, offset, x.launch.globals.granule):
                 x.launch.globals.write(x, buffer, cells, self.index)
         if x.launch.tally.on:
-            x.launch.tally.access("store", x, address, self.bytes, self.offset, self.index)
+            x.launch.tally.access("store", x, address, self.bytes, self.offset)
+            x.launch.tally.touch(buffer, offset, self.bytes)
         data = buffer.view(self.dtype)
         element = x.spread(offset >> self.shift)
         for k, value in enumerate(values):
@@ -195,7 +207,9 @@ class Access:
         mask = None
         if offset.size and (int(offset.min()) < 0 or int(offset.max()) > limit):
             bad = x.spread((offset < 0) | (offset > limit))
-            self.outside(x, bad, offset, f"outside the {x.launch.shared_size} bytes of shared memory")
+            self.outside(
+                x, bad, offset, f"outside the {x.launch.shared_size} bytes of shared memory"
+            )
             mask = ~bad
         wrong = self.misaligned(x, offset)
         if wrong is not None:
@@ -228,7 +242,9 @@ class Access:
         some, offset, mask = self.shared_place(x, address)
         if mask is not None:
             if mask.any():
-                self.shared_store(some, x.spread(address)[mask], *(x.spread(v)[mask] for v in values))
+                self.shared_store(
+                    some, x.spread(address)[mask], *(x.spread(v)[mask] for v in values)
+                )
             return
         shadow, chunk = x.chunk.shadow, x.chunk
         if shadow is not None:
@@ -313,7 +329,10 @@ class Access:
         for each in np.unique(kind):
             mask = kind == each
             found = self._in_space(
-                int(each) * WINDOW, x.subset(mask), address[mask], *(x.spread(v)[mask] for v in values)
+                int(each) * WINDOW,
+                x.subset(mask),
+                address[mask],
+                *(x.spread(v)[mask] for v in values),
             )
             if found is not None:
                 for result, part in zip(results, found, strict=True):

@@ -59,7 +59,9 @@ class Atomic(Access):
             lanes = order[turn == n]
             before = data[at[lanes]]
             old[lanes] = before
-            data[at[lanes]] = apply(self.operation, before, b[lanes], None if c is None else c[lanes], self.kind)
+            data[at[lanes]] = apply(
+                self.operation, before, b[lanes], None if c is None else c[lanes], self.kind
+            )
         return old
 
     def _sums(self, turn: Array) -> bool:
@@ -94,7 +96,12 @@ class Atomic(Access):
                 out = np.empty(x.n, self.dtype)
                 for mask, shift in ((inside, SHARED_WINDOW), (~inside, 0)):
                     run = self.shared if shift else self.global_
-                    out[mask] = run(x.subset(mask), address[mask] - shift, b[mask], None if c is None else c[mask])
+                    out[mask] = run(
+                        x.subset(mask),
+                        address[mask] - shift,
+                        b[mask],
+                        None if c is None else c[mask],
+                    )
                 return out
         return self.global_(x, address, b, c)
 
@@ -103,7 +110,9 @@ class Atomic(Access):
         if mask is not None:
             out = np.zeros(x.n, self.dtype)
             if mask.any():
-                out[mask] = self.shared(some, address[mask], b[mask], None if c is None else c[mask])
+                out[mask] = self.shared(
+                    some, address[mask], b[mask], None if c is None else c[mask]
+                )
             return out
         shadow = x.chunk.shadow
         if shadow is not None:
@@ -119,7 +128,9 @@ class Atomic(Access):
             out = np.zeros(x.n, self.dtype)
             for mask, buffer in self.parts(x, address):
                 if buffer is not None:
-                    out[mask] = self.global_(x.subset(mask), address[mask], b[mask], None if c is None else c[mask])
+                    out[mask] = self.global_(
+                        x.subset(mask), address[mask], b[mask], None if c is None else c[mask]
+                    )
             return out
         buffer, offset = place
         bad = self.misaligned(x, offset)
@@ -131,7 +142,8 @@ class Atomic(Access):
             for cells in self.cells(x, offset, shadow.granule):
                 shadow.write(x, buffer, cells, self.index, atomic=True)
         if x.launch.tally.on:
-            x.launch.tally.access("store", x, address, self.bytes, self.offset, self.index)
+            x.launch.tally.access("store", x, address, self.bytes, self.offset)
+            x.launch.tally.touch(buffer, offset, self.bytes)
         return self.update(buffer.view(self.dtype), offset >> self.shift, b, c)
 
 

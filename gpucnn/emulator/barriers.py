@@ -38,7 +38,9 @@ class Waiting:
         self.entries: list[Entry] = []
         self.alive_masks = np.zeros(self.chunk.warps, np.uint32)
         lanes = self.chunk.everyone
-        np.add.at(self.alive_masks, lanes.warp, np.left_shift(np.uint32(1), lanes.lane.astype(np.uint32)))
+        np.add.at(
+            self.alive_masks, lanes.warp, np.left_shift(np.uint32(1), lanes.lane.astype(np.uint32))
+        )
         self.alive = np.full(self.chunk.count, execution.launch.threads, np.int64)
         self.arrived: dict[tuple[int, int], int] = {}
         self.arrived_warps: dict[tuple[int, int], list[int]] = {}
@@ -107,7 +109,9 @@ class Waiting:
         slots = np.concatenate([e.group.lanes.slots for e in entries])
         which = np.concatenate([np.full(e.group.lanes.n, k) for k, e in enumerate(entries)])
         ids = np.concatenate([e.group.lanes.spread(e.ids) for e in entries if e.ids is not None])
-        counts = np.concatenate([e.group.lanes.spread(e.counts) for e in entries if e.counts is not None])
+        counts = np.concatenate(
+            [e.group.lanes.spread(e.counts) for e in entries if e.counts is not None]
+        )
         released = np.zeros(slots.size, np.bool_)
         blocks = slots // self.chunk.width
         for block, number in sorted({(int(b), int(i)) for b, i in zip(blocks, ids)}):
@@ -141,7 +145,13 @@ class Waiting:
         return True
 
     def _met(
-        self, block: int, number: int, entries: list[Entry], slots: Array, which: Array, counts: Array
+        self,
+        block: int,
+        number: int,
+        entries: list[Entry],
+        slots: Array,
+        which: Array,
+        counts: Array,
     ) -> bool:
         """Whether barrier `number` of a block is complete, and if so what it orders."""
         expected = int(counts.max())
@@ -213,7 +223,9 @@ class Waiting:
             present = np.zeros(self.chunk.warps, np.uint32)
             for entry in same:
                 lanes = entry.group.lanes
-                np.bitwise_or.at(present, lanes.warp, np.left_shift(np.uint32(1), lanes.lane.astype(np.uint32)))
+                np.bitwise_or.at(
+                    present, lanes.warp, np.left_shift(np.uint32(1), lanes.lane.astype(np.uint32))
+                )
             for entry in same:
                 assert entry.masks is not None
                 warp = entry.group.lanes.warp

@@ -36,7 +36,9 @@ class Chunk:
         self.shared = np.full(self.count * self.shared_pitch, POISON, np.uint8)
         self.local_pitch = -(-launch.program.local_size // 16) * 16
         self.local = np.full(self.count * self.width * self.local_pitch, POISON, np.uint8)
-        self.local_written = np.zeros(self.local.size if launch.checks.uninitialised else 0, np.bool_)
+        self.local_written = np.zeros(
+            self.local.size if launch.checks.uninitialised else 0, np.bool_
+        )
         self.cells = self.shared_pitch // launch.granule
         self.shadow = SharedShadow(self) if self.shared_size and launch.tracks_shared else None
         self.waiting: Any = None  # set by the execution

@@ -180,9 +180,7 @@ def compile_block(
     reads = list(w.reads)
     marks = [program.instructions[i].loc for i in block.instructions]
     lines = frozenset((mark.file, mark.line) for mark in marks if mark is not None)
-    return Compiled(
-        scope["run"], tuple(reads), (*outs, *taints), kinds, flops, source, lines, head
-    )
+    return Compiled(scope["run"], tuple(reads), (*outs, *taints), kinds, flops, source, lines, head)
 
 
 def _emit(w: _Writer, step: Step, instruction: Instruction, overflow: frozenset[int]) -> None:

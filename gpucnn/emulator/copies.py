@@ -71,7 +71,9 @@ class Copies:
         flight = self.flights[int(hit[i])]
         word = int(at[i])
         reach = max(access.bytes // 4, 1)
-        owners = np.flatnonzero((flight.words < word + reach) & (word < flight.words + flight.copy.count))
+        owners = np.flatnonzero(
+            (flight.words < word + reach) & (word < flight.words + flight.copy.count)
+        )
         other = {}
         if owners.size:
             other["other_thread"] = x.chunk.place(int(flight.slots[owners[0]]))["thread"]
@@ -92,7 +94,9 @@ class Copies:
     def wait(self, x: Lanes, pending: Array | None) -> None:
         """Groups but the last `pending` of these lanes have landed; None: all their copies."""
         until = np.full(self.groups.size, -1, np.int64)
-        until[x.slots] = OPEN + 1 if pending is None else self.groups[x.slots] - pending.astype(np.int64)
+        until[x.slots] = (
+            OPEN + 1 if pending is None else self.groups[x.slots] - pending.astype(np.int64)
+        )
         for flight in list(self.flights.values()):
             here = flight.flying & (flight.group < until[flight.slots])
             if here.any():
@@ -156,7 +160,8 @@ class Copy(Access):
                 shadow.write(x, x.cell_base + cells, self.index)
         if x.launch.tally.on:
             if reads.any():
-                x.launch.tally.access("load", x.subset(reads), source[reads], self.bytes, self.offset, self.index)
+                some = x.subset(reads)
+                x.launch.tally.access("load", some, source[reads], self.bytes, self.offset)
             x.launch.tally.shared("store", x, offset, self.bytes)
         copies.start(Flight(self, x, offset, source, sizes))
         if not x.launch.schedule.late_copies:

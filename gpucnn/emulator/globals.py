@@ -99,7 +99,9 @@ class GlobalShadow:
                 own.fold()
             if own.highest is not None and own.lowest is not None and own.constant is not None:
                 for keys in (own.highest.take(cells), -own.lowest.take(cells)):
-                    other = (keys >= 1 << BLOCK) & (keys < 1 << 61) & ((keys >> BLOCK) << BLOCK != mine)
+                    other = (
+                        (keys >= 1 << BLOCK) & (keys < 1 << 61) & ((keys >> BLOCK) << BLOCK != mine)
+                    )
                     if np.count_nonzero(other):
                         self._race(lanes, own, cells, keys, other, index, "writes", "read")
                 if own.constant.any():
@@ -130,7 +132,9 @@ class GlobalShadow:
 
     def atomic(self, lanes: Lanes, addresses: Array) -> None:
         """Each block hands over what it and those it knows have written, and learns the same."""
-        pairs = np.unique(np.stack([lanes.block_key, np.broadcast_to(addresses, (lanes.n,))]), axis=1)
+        pairs = np.unique(
+            np.stack([lanes.block_key, np.broadcast_to(addresses, (lanes.n,))]), axis=1
+        )
         for b, address in pairs.T:
             block, cell = int(b), int(address)
             given = self.released.setdefault(cell, set())
@@ -186,7 +190,9 @@ class GlobalShadow:
         own = self._cells.get(buffer.base)
         if own is None or own.written is None:
             return -(-(high - low) // (own.granule if own else self.granule)), low
-        part = own.written[low >> own.shift : -(-high >> own.shift) if False else (high - 1 >> own.shift) + 1]
+        part = own.written[
+            low >> own.shift : -(-high >> own.shift) if False else (high - 1 >> own.shift) + 1
+        ]
         missing = np.flatnonzero(part == 0)
         return missing.size, (low + int(missing[0]) * own.granule) if missing.size else low
 

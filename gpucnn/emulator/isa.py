@@ -176,5 +176,5 @@ def dtype_of(kind: str) -> np.dtype[Any]:
 
 
 def combinations(*parts: str) -> str:
-    """"s32 u32", "s64" -> all pairs as "s32/s64 u32/s64"."""
+    """ "s32 u32", "s64" -> all pairs as "s32/s64 u32/s64"."""
     return " ".join("/".join(p) for p in product(*(part.split() for part in parts)))

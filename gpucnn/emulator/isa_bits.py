@@ -132,7 +132,10 @@ def _permute(mods: frozenset[str], kinds: tuple[str, ...]) -> Semantics:
     def apply(a: Array, b: Array, c: Array) -> Array:
         both = (b.astype(np.uint64) << np.uint64(32)) | a.astype(np.uint64)
         if mode is not None:
-            chosen = [x.astype(np.uint64) & np.uint64(7) for x in _SELECT_MODES[mode](c.astype(np.int64) & 3)]
+            chosen = [
+                x.astype(np.uint64) & np.uint64(7)
+                for x in _SELECT_MODES[mode](c.astype(np.int64) & 3)
+            ]
         else:
             chosen = [((c >> np.uint32(4 * i)) & np.uint32(15)).astype(np.uint64) for i in range(4)]
         result = np.zeros((), np.uint64)

@@ -42,7 +42,9 @@ def _float_to_integer(mods: frozenset[str], kinds: tuple[str, ...]) -> Semantics
     info = np.iinfo(to)
     rounder = ROUNDERS[next(m for m in mods if m in ROUNDERS)]
     wide = to.itemsize == 8 or kinds[1] == "f64"
-    for_nan = np.array([1 << (8 * to.itemsize - 1)], f"u{to.itemsize}").view(to) if wide else to.type(0)
+    for_nan = (
+        np.array([1 << (8 * to.itemsize - 1)], f"u{to.itemsize}").view(to) if wide else to.type(0)
+    )
 
     def apply(a: Array) -> Array:
         r = rounder(a.astype(np.float64))

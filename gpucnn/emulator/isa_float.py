@@ -156,7 +156,9 @@ def extremum(function: Semantics) -> Make:
                 result = function(a, b)
                 zeros = (a == 0) & (b == 0)
                 if np.count_nonzero(zeros):
-                    sign = np.signbit(a) | np.signbit(b) if smaller else np.signbit(a) & np.signbit(b)
+                    sign = (
+                        np.signbit(a) | np.signbit(b) if smaller else np.signbit(a) & np.signbit(b)
+                    )
                     zero = np.where(sign, a.dtype.type(-0.0), a.dtype.type(0.0))
                     result = np.where(zeros, zero, result)
                 if "NaN" in mods:
@@ -226,19 +228,42 @@ for _name in ("fma", "mad"):
         flops=2, widened=True)  # fmt: skip
     row(_name, "f64", "T<TTT", make=_fma64, modifiers=ROUND, kind="float64", flops=2)
 row("div", "f32", "T<TT", make=_wide32(np.divide), modifiers=ROUND + " ftz", widened=True, **F32)
-row("div", "f32", "T<TT", make=_wide32(np.divide), modifiers="ftz", needs="full", widened=True, **F32)
+row(
+    "div",
+    "f32",
+    "T<TT",
+    make=_wide32(np.divide),
+    modifiers="ftz",
+    needs="full",
+    widened=True,
+    **F32,
+)
 row("div", "f32", "T<TT", make=_wide32(_divide_approx), modifiers="ftz", needs="approx",
     widened=True, **F32)  # fmt: skip
 row("div", "f64", "T<TT", np.divide, modifiers="rn", **F64)
 row("rcp", "f64", "T<T", lambda a: 1 / a, modifiers="rn", **F64)
 row("sqrt", "f64", "T<T", np.sqrt, modifiers="rn", **F64)
 row("rcp", "f64", "T<T", _flush64(_upper_half(lambda a: 1 / a)), needs="approx ftz", **F64)
-row("rsqrt", "f64", "T<T", _flush64(_upper_half(lambda a: 1 / np.sqrt(a))), needs="approx ftz", **F64)
+row(
+    "rsqrt",
+    "f64",
+    "T<T",
+    _flush64(_upper_half(lambda a: 1 / np.sqrt(a))),
+    needs="approx ftz",
+    **F64,
+)
 row("rsqrt", "f64", "T<T", lambda a: 1 / np.sqrt(a), needs="approx", **F64)
 _SPECIAL = {"kind": "special", "flops": 1, "widened": True}
 row("rcp", "f32", "T<T", make=_wide32(lambda a: 1 / a), modifiers=ROUND + " ftz approx", **_SPECIAL)
 row("sqrt", "f32", "T<T", make=_wide32(np.sqrt), modifiers=ROUND + " ftz approx", **_SPECIAL)
-row("rsqrt", "f32", "T<T", make=_wide32(lambda a: 1 / np.sqrt(a)), modifiers="approx ftz", **_SPECIAL)
+row(
+    "rsqrt",
+    "f32",
+    "T<T",
+    make=_wide32(lambda a: 1 / np.sqrt(a)),
+    modifiers="approx ftz",
+    **_SPECIAL,
+)
 row("ex2", "f32", "T<T", make=_wide32(np.exp2), modifiers="approx ftz", **_SPECIAL)
 row("lg2", "f32", "T<T", make=_wide32(np.log2), modifiers="approx ftz", **_SPECIAL)
 row("sin", "f32", "T<T", make=_wide32(np.sin), modifiers="approx ftz", **_SPECIAL)

@@ -59,7 +59,9 @@ def _pair(single: Semantics, brain: bool) -> Semantics:
     def apply(*values: Array) -> Array:
         halves = []
         for shift in (0, 16):
-            parts = [((v >> np.uint32(shift)) & np.uint32(0xFFFF)).astype(np.uint16) for v in values]
+            parts = [
+                ((v >> np.uint32(shift)) & np.uint32(0xFFFF)).astype(np.uint16) for v in values
+            ]
             result = single(*(parts if brain else [p.view(np.float16) for p in parts]))
             halves.append((result if brain else result.view(np.uint16)).astype(np.uint32))
         return halves[0] | (halves[1] << np.uint32(16))

@@ -56,7 +56,9 @@ class Launch:
             self.shared_arrays.append(SharedArray("dynamic", program.dynamic, dynamic_size))
         own = sum(a.size for a in self.shared_arrays)
         if own > MAX_SHARED:
-            raise EmulatorError(f"{program.name}: {own} bytes of shared memory, at most {MAX_SHARED}")
+            raise EmulatorError(
+                f"{program.name}: {own} bytes of shared memory, at most {MAX_SHARED}"
+            )
         self.tracks_shared = checks.races or checks.uninitialised
         self.globals = GlobalShadow(self) if checks.races or checks.unwritten else None
         self.tally = Tally(counting)

@@ -91,7 +91,7 @@ def lower(index: int, instruction: Instruction) -> Step:
     """Raises UnknownInstruction, naming opcode and line."""
     operation = find(instruction.opcode)
     if operation is None:
-        from gpucnn.emulator import access, atomics, copies, matrix, warp  # noqa: F401
+        from gpucnn.emulator import access, atomics, carry, copies, matrix, warp  # noqa: F401
 
         make = SERVICES.get(instruction.opcode.partition(".")[0])
         if make is None:
@@ -131,7 +131,9 @@ def _register(operand: Operand) -> Reg | None:
     return None
 
 
-def registers_of(instruction: Instruction, _cache: dict[int, Any] = {}) -> tuple[set[int], set[int]]:  # noqa: B006
+def registers_of(
+    instruction: Instruction, _cache: dict[int, Any] = {}
+) -> tuple[set[int], set[int]]:  # noqa: B006
     """Indices of the registers an instruction reads and writes."""
     step = lower(-1, instruction)
     reads: set[int] = set()
@@ -180,7 +182,9 @@ def _mov(s: Service) -> Step:
             shift = 8 * size
             return tuple((v >> np.array([shift * i], v.dtype)).astype(dtype) for i in range(count))
 
-        return Step(unpack, [(source, CODES[kind])], [(_register(r), each) for r in to.items], "move")
+        return Step(
+            unpack, [(source, CODES[kind])], [(_register(r), each) for r in to.items], "move"
+        )
     if isinstance(source, Symbol):
         raise s.unknown()
     return Step(lambda v: v, [(source, CODES[kind])], [(_register(to), kind)], "move", alias=True)
@@ -222,7 +226,12 @@ def _isspacep(s: Service) -> Step:
 def _nothing(s: Service) -> Step:
     results: list[tuple[Reg | None, str]] = []
     if s.instruction.opcode.startswith("createpolicy"):
-        return Step(lambda: np.zeros(1, np.uint64), [], [(_register(s.instruction.operands[0]), "b64")], "move")
+        return Step(
+            lambda: np.zeros(1, np.uint64),
+            [],
+            [(_register(s.instruction.operands[0]), "b64")],
+            "move",
+        )
     return Step(lambda: None, [], results, "move")
 
 

@@ -74,12 +74,7 @@ def places(kind: str, k: int) -> tuple[list[tuple[int, int]], list[tuple[int, in
     """
     per = 1 if kind == "tf32" else 2
     width = 4 * per
-    a = [
-        (row, column + e)
-        for column in range(0, k, width)
-        for row in (0, 8)
-        for e in range(per)
-    ]
+    a = [(row, column + e) for column in range(0, k, width) for row in (0, 8) for e in range(per)]
     b = [(column + e, 0) for column in range(0, k, width) for e in range(per)]
     return a, b
 
@@ -105,7 +100,9 @@ class Multiply:
         truncating = x.launch.schedule.truncating
         d = accumulate(products, c, min(STEP[self.kind], self.k), truncating)
         if x.launch.tally.on:
-            x.launch.tally.flop("tensor", warps * self.flops)
+            x.launch.tally.flop(
+                "tensor tf32" if self.kind == "tf32" else "tensor", warps * self.flops
+            )
         return self._scatter(d, warps)
 
     def _gather(self, words: list[Array], warps: int, rows: int, is_a: bool, per: int) -> Array:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.emulator.access import smallest
+from gpucnn.emulator.carry import CARRY
 from gpucnn.emulator.chunk import Chunk
 from gpucnn.emulator.compile import Compiled, compile_block
 from gpucnn.emulator.counters import Counters
@@ -39,7 +40,7 @@ class Kernel:
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        self.types = {r.index: r.type for r in program.all_registers()}
+        self.types = {r.index: r.type for r in [*program.all_registers(), CARRY]}
         self._compiled: dict[tuple[int, bool], Compiled] = {}
         self._followed: frozenset[int] | None = None
         self.overflow = False
@@ -145,10 +146,8 @@ class Module:
                     break
         if checks.unwritten and launch.globals is not None:
             self._unwritten(launch, outputs)
-        unique = 0
-        total = launch.tally.total(
-            kernel, launch.blocks, launch.blocks * launch.threads, launch.shared_size, unique
-        )
+        own = sum(array.size for array in launch.shared_arrays)
+        total = launch.tally.total(kernel, launch.blocks, launch.blocks * launch.threads, own)
         return Report(launch.findings.tuple(), total)
 
     def _unwritten(self, launch: Launch, outputs: Sequence[Any]) -> None:

@@ -20,7 +20,21 @@ from gpucnn.emulator.program import Program
 TAINT = 1 << 28
 """Added to a register's index: where its flag is kept."""
 
-_CARRIES = {"add", "sub", "mul", "mad", "shl", "cvt", "mov", "selp", "cvta", "min", "max", "neg", "or"}
+_CARRIES = {
+    "add",
+    "sub",
+    "mul",
+    "mad",
+    "shl",
+    "cvt",
+    "mov",
+    "selp",
+    "cvta",
+    "min",
+    "max",
+    "neg",
+    "or",
+}
 
 
 def _unsigned(opcode: str) -> bool:

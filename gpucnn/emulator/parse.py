@@ -243,7 +243,9 @@ class _Parser:
             return match.end()
         end = text.find(";", position)
         if end < 0:
-            raise PtxError(f"line {line}: statement without an end: {text[position:position + 60]!r}")
+            raise PtxError(
+                f"line {line}: statement without an end: {text[position : position + 60]!r}"
+            )
         self._one(text[position:end].strip(), line)
         return end + 1
 
@@ -266,10 +268,15 @@ class _Parser:
         if match is None:
             raise PtxError(f"line {line}: cannot read the function header {head.strip()!r}")
         function = Function(match["name"], match[1] == "entry", line=line, defined=defined)
-        for target, declared in ((function.results, match["out"]), (function.params, match["args"])):
+        for target, declared in (
+            (function.results, match["out"]),
+            (function.params, match["args"]),
+        ):
             for part in split(declared or ""):
                 target.extend(self._variables(part, line))
-        bounds = re.search(r"\.(?:maxntid|reqntid)\s+(\d+)(?:\s*,\s*(\d+))?(?:\s*,\s*(\d+))?", match["rest"])
+        bounds = re.search(
+            r"\.(?:maxntid|reqntid)\s+(\d+)(?:\s*,\s*(\d+))?(?:\s*,\s*(\d+))?", match["rest"]
+        )
         if bounds:
             function.threads = int(bounds[1]) * int(bounds[2] or 1) * int(bounds[3] or 1)
         if defined or function.name not in self.result.functions:
@@ -398,7 +405,11 @@ class _Parser:
 def literal(text: str) -> int | float | None:
     """The number a token stands for, None when it is not a literal."""
     if _INTEGER.match(text):
-        return int(text.rstrip("U"), 0) if not re.match(r"[+-]?0\d", text) else int(text.rstrip("U"), 8)
+        return (
+            int(text.rstrip("U"), 0)
+            if not re.match(r"[+-]?0\d", text)
+            else int(text.rstrip("U"), 8)
+        )
     match = _FLOAT.match(text)
     if match:
         raw = bytes.fromhex(match[3])

@@ -148,9 +148,13 @@ class Program:
         self, function: Function, prefix: str, renamed: dict[str, Imm], stack: tuple[str, ...]
     ) -> None:
         if function.name in stack:
-            raise PtxError(f"line {function.line}: {function.name} calls itself, recursion is not run")
+            raise PtxError(
+                f"line {function.line}: {function.name} calls itself, recursion is not run"
+            )
         stack = (*stack, function.name)
-        places: dict[str, tuple[str, int]] = {n: ("local", int(a.value)) for n, a in renamed.items()}
+        places: dict[str, tuple[str, int]] = {
+            n: ("local", int(a.value)) for n, a in renamed.items()
+        }
         for v in function.variables:
             if v.space in ("local", "param"):
                 places[v.name] = ("local", self._local(v))
@@ -267,15 +271,17 @@ class Program:
             return self._symbol(operand, prefix, places)
         return operand
 
-    def _symbol(
-        self, operand: Symbol, prefix: str, places: dict[str, tuple[str, int]]
-    ) -> Operand:
+    def _symbol(self, operand: Symbol, prefix: str, places: dict[str, tuple[str, int]]) -> Operand:
         name = operand.name
         if name in places:
             return Imm(places[name][1] + operand.offset)
         if name in self._shared_places:
             start = self._shared_places[name]
-            return Symbol("dynamic shared", operand.offset) if start < 0 else Imm(start + operand.offset)
+            return (
+                Symbol("dynamic shared", operand.offset)
+                if start < 0
+                else Imm(start + operand.offset)
+            )
         if name in self.param_offsets and not prefix:
             return Imm(self.param_offsets[name][0] + operand.offset)
         if name in self.globals:

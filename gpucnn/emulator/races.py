@@ -151,8 +151,10 @@ class SharedShadow:
             wanted = launch.checks.races if marker == RED else launch.checks.uninitialised
             if hit.size and wanted:
                 first = hit[0]
-                message = self._outside(int(cells[first]), verb) if marker == RED else (
-                    f"reads {self._name(int(cells[first]))} that no thread has written"
+                message = (
+                    self._outside(int(cells[first]), verb)
+                    if marker == RED
+                    else (f"reads {self._name(int(cells[first]))} that no thread has written")
                 )
                 self._report(kind, message, index, int(slots[first]), int(cells[first]), hit.size)
         if not launch.checks.races:
@@ -226,7 +228,9 @@ class SharedShadow:
             self.floor[block] = clock
         else:
             if self.block_known is None:
-                self.block_known = np.zeros((self.chunk.warps, self.chunk.warps_per_block), np.int64)
+                self.block_known = np.zeros(
+                    (self.chunk.warps, self.chunk.warps_per_block), np.int64
+                )
             inside = warps - block * self.chunk.warps_per_block
             joined = self.block_known[warps].max(axis=0)
             joined[inside] = clock
@@ -240,7 +244,9 @@ class SharedShadow:
 
     def settle(self) -> None:
         """After barriers: see whether the blocks agree again, drop readers that no longer matter."""
-        self.same = bool((self.clock == self.clock[0]).all() and (self.floor == self.floor[0]).all())
+        self.same = bool(
+            (self.clock == self.clock[0]).all() and (self.floor == self.floor[0]).all()
+        )
         if self.same and self.floor[0] + 1 == self.clock[0]:
             for where, _, _ in self.log[: self.noted]:
                 self.touched[where] = False
@@ -267,4 +273,6 @@ class SharedShadow:
         known[lanes.slots] = rows
         np.add.at(self.clock, np.unique(lanes.block), 1)
         self._stamp = None
-        self.same = bool((self.clock == self.clock[0]).all() and (self.floor == self.floor[0]).all())
+        self.same = bool(
+            (self.clock == self.clock[0]).all() and (self.floor == self.floor[0]).all()
+        )

@@ -108,7 +108,9 @@ def _shuffle(s: Service) -> Step:
         absent = (present == 0) & inside
         if np.count_nonzero(absent):
             i = int(np.flatnonzero(absent)[0])
-            x.report("warp mask", f"reads the value of lane {int(j[i])}, which takes no part", index, i)
+            x.report(
+                "warp mask", f"reads the value of lane {int(j[i])}, which takes no part", index, i
+            )
         value = _table(x, x.spread(a))[(x.warp << 5) + j]
         return (value, inside) if pair else value
 
@@ -159,9 +161,15 @@ def _match(s: Service) -> Step:
     def match(x: Lanes, a: Array, masks: Array) -> Any:
         _met(x, masks)
         values = _table(x, x.spread(a)).reshape(-1, 32)
-        member = (x.spread(masks) & x.present)[:, None] >> np.arange(32, dtype=np.uint32) & np.uint32(1)
+        member = (x.spread(masks) & x.present)[:, None] >> np.arange(
+            32, dtype=np.uint32
+        ) & np.uint32(1)
         equal = (values[x.warp] == x.spread(a)[:, None]) & (member != 0)
-        found = (equal.astype(np.uint64) << np.arange(32, dtype=np.uint64)).sum(axis=1).astype(np.uint32)
+        found = (
+            (equal.astype(np.uint64) << np.arange(32, dtype=np.uint64))
+            .sum(axis=1)
+            .astype(np.uint32)
+        )
         if not every:
             return found
         same = found == (x.spread(masks) & x.present)
@@ -190,11 +198,19 @@ def _redux(s: Service) -> Step:
     def reduce(x: Lanes, a: Array, masks: Array) -> Array:
         _met(x, masks)
         values = _table(x, x.spread(a)).reshape(-1, 32)
-        member = (x.spread(masks) & x.present)[:, None] >> np.arange(32, dtype=np.uint32) & np.uint32(1)
+        member = (x.spread(masks) & x.present)[:, None] >> np.arange(
+            32, dtype=np.uint32
+        ) & np.uint32(1)
         rows = np.where(member != 0, values[x.warp], dtype.type(neutral))
         return ufunc.reduce(rows, axis=1).astype(dtype)  # type: ignore[no-any-return]
 
-    return Step(reduce, [(source, CODES[kind]), (mask, "u4")], [(registers(to)[0], kind)], "warp", lanes=True)
+    return Step(
+        reduce,
+        [(source, CODES[kind]), (mask, "u4")],
+        [(registers(to)[0], kind)],
+        "warp",
+        lanes=True,
+    )
 
 
 @service("elect")
@@ -210,4 +226,6 @@ def _elect(s: Service) -> Step:
     targets = registers(to)
     if len(targets) != 2:
         raise s.unknown()
-    return Step(elect, [(mask, "u4")], list(zip(targets, ["b32", "pred"], strict=True)), "warp", lanes=True)
+    return Step(
+        elect, [(mask, "u4")], list(zip(targets, ["b32", "pred"], strict=True)), "warp", lanes=True
+    )

@@ -22,9 +22,7 @@ MEMORY = Memory()
 @cache
 def compiled(major: int, module: Module) -> Emulated:
     """The module as NVRTC of CUDA `major` makes it."""
-    code = nvrtc.compilers()[major].compile(
-        module.source, module.file, "compute_80", ["-lineinfo"]
-    )
+    code = nvrtc.compilers()[major].compile(module.source, module.file, "compute_80", ["-lineinfo"])
     return Emulated(code.code, MEMORY)
 
 

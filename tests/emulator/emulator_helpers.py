@@ -44,7 +44,9 @@ def run(
     return module(source, major).launch(entry, *sizes, arguments, **more)
 
 
-def run_ptx(body: str, threads: int, arguments: list[Any], variables: str = "", **more: Any) -> Report:
+def run_ptx(
+    body: str, threads: int, arguments: list[Any], variables: str = "", **more: Any
+) -> Report:
     """Launch hand-written PTX whose parameters are p0, p1, ... (64-bit addresses)."""
     parameters = ", ".join(f".param .u64 p{i}" for i in range(len(arguments)))
     text = PTX.format(variables=variables, parameters=parameters, body=body)

@@ -12,7 +12,12 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-FORMATS = {"f64": (53, -1022, 1023), "f32": (24, -126, 127), "f16": (11, -14, 15), "bf16": (8, -126, 127)}
+FORMATS = {
+    "f64": (53, -1022, 1023),
+    "f32": (24, -126, 127),
+    "f16": (11, -14, 15),
+    "bf16": (8, -126, 127),
+}
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "eq": lambda a, b: a == b, "ne": lambda a, b: a != b, "lt": lambda a, b: a < b,
     "le": lambda a, b: a <= b, "gt": lambda a, b: a > b, "ge": lambda a, b: a >= b,
@@ -85,7 +90,9 @@ def exact(function: str, *values: float) -> Fraction | float:
         if special:
             if function in ("add", "sub"):
                 return a + b
-            product = a * b if not (math.isinf(a) and b == 0 or math.isinf(b) and a == 0) else math.nan
+            product = (
+                a * b if not (math.isinf(a) and b == 0 or math.isinf(b) and a == 0) else math.nan
+            )
             if len(values) == 2:
                 return product
             sized = product if math.isfinite(a) is False or math.isfinite(b) is False else 0.0
@@ -94,18 +101,27 @@ def exact(function: str, *values: float) -> Fraction | float:
             total = Fraction(a) + Fraction(b)
             return total if total else a + b
         if function == "mul":
-            return Fraction(a) * Fraction(b) or math.copysign(0.0, math.copysign(1, a) * math.copysign(1, b))
+            return Fraction(a) * Fraction(b) or math.copysign(
+                0.0, math.copysign(1, a) * math.copysign(1, b)
+            )
         total = Fraction(a) * Fraction(b) + Fraction(values[2])
         zero = math.copysign(0.0, math.copysign(1, a) * math.copysign(1, b))
         return total or (zero + values[2] if a * b == 0 or values[2] == 0 else 0.0)
     if function == "div":
         a, b = values
         if special or b == 0:
-            if math.isnan(a) or math.isnan(b) or (a == 0 and b == 0) or (math.isinf(a) and math.isinf(b)):
+            if (
+                math.isnan(a)
+                or math.isnan(b)
+                or (a == 0 and b == 0)
+                or (math.isinf(a) and math.isinf(b))
+            ):
                 return math.nan
             sign = math.copysign(1, a) * math.copysign(1, b)
             return math.copysign(0.0 if math.isinf(b) else math.inf, sign)
-        return Fraction(a) / Fraction(b) or math.copysign(0.0, math.copysign(1, a) * math.copysign(1, b))
+        return Fraction(a) / Fraction(b) or math.copysign(
+            0.0, math.copysign(1, a) * math.copysign(1, b)
+        )
     raise KeyError(function)
 
 
@@ -124,7 +140,9 @@ def square_root(a: float, kind: str, mode: str) -> float:
 
 def minimum(a: float, b: float, smaller: bool, keep_nan: bool) -> float:
     if math.isnan(a) or math.isnan(b):
-        return math.nan if keep_nan or (math.isnan(a) and math.isnan(b)) else b if math.isnan(a) else a
+        return (
+            math.nan if keep_nan or (math.isnan(a) and math.isnan(b)) else b if math.isnan(a) else a
+        )
     first = (a, math.copysign(1, a)) < (b, math.copysign(1, b))
     return a if first == smaller else b
 
@@ -152,9 +170,13 @@ def integer(name: str, mods: set[str], kind: str) -> Callable[..., Any]:
         "add": lambda a, b: fit(a + b),
         "sub": lambda a, b: fit(a - b),
         "mul": lambda a, b: wrap(product(a, b), wide if part == "wide" else kind),
-        "mad": lambda a, b, c: wrap(product(a, b) + c, wide) if part == "wide" else fit(product(a, b) + c),
+        "mad": lambda a, b, c: (
+            wrap(product(a, b) + c, wide) if part == "wide" else fit(product(a, b) + c)
+        ),
         "mul24": lambda a, b: wrap(low24(a) * low24(b) >> (16 if part == "hi" else 0), kind),
-        "mad24": lambda a, b, c: wrap((low24(a) * low24(b) >> (16 if part == "hi" else 0)) + c, kind),
+        "mad24": lambda a, b, c: wrap(
+            (low24(a) * low24(b) >> (16 if part == "hi" else 0)) + c, kind
+        ),
         "sad": lambda a, b, c: wrap(c + abs(a - b), kind),
         "div": lambda a, b: wrap(quotient(a, b), kind),
         "rem": lambda a, b: a if b == 0 else wrap(a - quotient(a, b) * b, kind),
@@ -233,7 +255,8 @@ def bits(name: str, mods: set[str], kind: str) -> Callable[..., Any]:
         "bmsk": bmsk,
         "prmt": prmt,
         "lop3": lambda a, b, c, t: sum(
-            (t >> ((a >> i & 1) << 2 | (b >> i & 1) << 1 | (c >> i & 1)) & 1) << i for i in range(32)
+            (t >> ((a >> i & 1) << 2 | (b >> i & 1) << 1 | (c >> i & 1)) & 1) << i
+            for i in range(32)
         ),
         "brev": lambda a: int(f"{a:0{n}b}"[::-1], 2),
         "popc": lambda a: bin(a).count("1"),

@@ -159,7 +159,9 @@ def test_padding_mask_off(major: int) -> None:
     assert finding.where == f"test.cu:{line_of(source, '// read')}"
     assert finding.block == (2, 0, 0) and finding.thread == (43, 0, 0)
     finding = only(run(PADDED.format(mask="i + k < n"), major, 3, 128, [x, y, n]), "bounds")
-    assert finding.block == (0, 0, 0) and finding.thread == (0, 0, 0) and "before" in finding.message
+    assert (
+        finding.block == (0, 0, 0) and finding.thread == (0, 0, 0) and "before" in finding.message
+    )
 
 
 VECTOR = """

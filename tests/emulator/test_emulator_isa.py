@@ -43,7 +43,9 @@ def values(kind: str) -> np.ndarray[Any, Any]:
     low, high = ref.limits(kind if kind[0] in "us" else "u" + kind[1:])
     edges_ = [v for v in INTEGERS if low <= v <= high] + [low, high, high - 1, high // 2 + 1]
     random = [int(v) for v in RNG.integers(low, high, 6, dtype=np.dtype(f"{'i' if low else 'u'}8"))]
-    return np.array([v % (1 << 8 * dtype.itemsize) for v in edges_ + random], f"u{dtype.itemsize}").view(dtype)
+    return np.array(
+        [v % (1 << 8 * dtype.itemsize) for v in edges_ + random], f"u{dtype.itemsize}"
+    ).view(dtype)
 
 
 def operands(kinds: tuple[str, ...], limit: int = 700) -> list[np.ndarray[Any, Any]]:
@@ -90,13 +92,37 @@ def check(opcode: str, function: Any, tolerance: float = 0.0) -> None:
     got = python(evaluate(opcode, *arrays))
     for *arguments, result in zip(*(python(a) for a in arrays), got):
         expected = function(*arguments)
-        if tolerance and isinstance(expected, float) and math.isfinite(expected) and math.isfinite(result):
-            assert abs(result - expected) <= tolerance * abs(expected), (opcode, arguments, result, expected)
+        if (
+            tolerance
+            and isinstance(expected, float)
+            and math.isfinite(expected)
+            and math.isfinite(result)
+        ):
+            assert abs(result - expected) <= tolerance * abs(expected), (
+                opcode,
+                arguments,
+                result,
+                expected,
+            )
         else:
             assert same(result, expected, opcode), (opcode, arguments, result, expected)
 
 
-INTEGER = {"add", "sub", "mul", "mad", "mul24", "mad24", "sad", "div", "rem", "abs", "neg", "min", "max"}
+INTEGER = {
+    "add",
+    "sub",
+    "mul",
+    "mad",
+    "mul24",
+    "mad24",
+    "sad",
+    "div",
+    "rem",
+    "abs",
+    "neg",
+    "min",
+    "max",
+}
 BITS = {"and", "or", "xor", "not", "cnot", "shl", "shr", "shf", "bfe", "bfi", "bmsk", "prmt", "lop3",
         "brev", "popc", "clz", "bfind"}  # fmt: skip
 APPROXIMATE = {"ex2", "lg2", "sin", "cos", "tanh", "rsqrt"}
@@ -189,7 +215,12 @@ def test_exact(name: str) -> None:
             _, mods, kinds = split(each)
             if {"rm", "rp", "rz"} & mods and kinds[0] in ("f64", "f32") and name != "cvt":
                 check_directed(each)
-            elif {"sat", "ftz"} & mods and name == "cvt" and kinds[0][0] != "f" and kinds[1][0] == "f":
+            elif (
+                {"sat", "ftz"} & mods
+                and name == "cvt"
+                and kinds[0][0] != "f"
+                and kinds[1][0] == "f"
+            ):
                 check(each.replace(".sat", ""), reference(each))
             elif name == "fma" and kinds[0] == "f16":
                 continue  # see test_halves
@@ -211,7 +242,12 @@ def check_directed(opcode: str) -> None:
         expected = function(*arguments)
         if math.isinf(result) or abs(result) > 3.4e38:
             continue
-        assert result == expected or (math.isnan(result) and math.isnan(expected)), (opcode, arguments, result, expected)
+        assert result == expected or (math.isnan(result) and math.isnan(expected)), (
+            opcode,
+            arguments,
+            result,
+            expected,
+        )
 
 
 @pytest.mark.parametrize(
@@ -236,17 +272,25 @@ def test_approximate(opcode: str, function: Any, tolerance: float) -> None:
     """Within the error the PTX ISA allows."""
     operation = isa.find(opcode)
     assert operation is not None
-    a = np.concatenate([RNG.uniform(0.01, 3.1, 300), [0.5, 1, 2, 3]]).astype(isa.dtype_of(operation.sources[0]))
+    a = np.concatenate([RNG.uniform(0.01, 3.1, 300), [0.5, 1, 2, 3]]).astype(
+        isa.dtype_of(operation.sources[0])
+    )
     got = evaluate(opcode, a).astype(np.float64)
     expected = np.array([function(float(v)) for v in a])
-    bound = tolerance * (np.maximum(np.abs(expected), 1) if opcode[:3] in ("lg2", "sin", "cos") else np.abs(expected))
+    bound = tolerance * (
+        np.maximum(np.abs(expected), 1) if opcode[:3] in ("lg2", "sin", "cos") else np.abs(expected)
+    )
     assert (np.abs(got - expected) <= bound).all()
 
 
-@pytest.mark.parametrize("opcode", ["div.full.ftz.f32", "div.approx.ftz.f32", "div.full.f32", "div.approx.f32"])
+@pytest.mark.parametrize(
+    "opcode", ["div.full.ftz.f32", "div.approx.ftz.f32", "div.full.f32", "div.approx.f32"]
+)
 def test_approximate_division(opcode: str) -> None:
     a, b = operands(("f32", "f32"))
-    fine = (np.abs(a) >= 2.0**-126) & (np.abs(b) > 2.0**-126) & (np.abs(b) < 2.0**126) & np.isfinite(a)
+    fine = (
+        (np.abs(a) >= 2.0**-126) & (np.abs(b) > 2.0**-126) & (np.abs(b) < 2.0**126) & np.isfinite(a)
+    )
     a, b = a[fine], b[fine]
     fine = np.abs(a.astype(np.float64) / b) < 1e38
     a, b = a[fine], b[fine]
@@ -257,7 +301,9 @@ def test_approximate_division(opcode: str) -> None:
 
 def test_division_by_a_large_number() -> None:
     big = np.array([2.0**127], np.float32)
-    assert evaluate("div.approx.f32", big, big)[0] == 0 and evaluate("div.full.f32", big, big)[0] == 1
+    assert (
+        evaluate("div.approx.f32", big, big)[0] == 0 and evaluate("div.full.f32", big, big)[0] == 1
+    )
 
 
 def halves(word: int, brain: bool) -> list[float]:
@@ -285,7 +331,13 @@ def test_halves(name: str, kind: str) -> None:
             arguments = [p[k] for p in parts]
             expected = float_reference(name, set(), scalar)(*arguments)
             value = halves(result, brain)[k]
-            assert value == expected or (math.isnan(value) and math.isnan(expected)), (name, kind, arguments, value, expected)
+            assert value == expected or (math.isnan(value) and math.isnan(expected)), (
+                name,
+                kind,
+                arguments,
+                value,
+                expected,
+            )
 
 
 @pytest.mark.parametrize("name", ["selp", "slct", "set", "testp"])
@@ -322,7 +374,9 @@ def check_selection(opcode: str) -> None:
 
 
 def test_tf32_and_bf16() -> None:
-    a = np.array([1 + 2.0**-11, 1 + 2.0**-10, 1 + 3 * 2.0**-11, -1 - 2.0**-11, math.inf, 1e-40], np.float32)
+    a = np.array(
+        [1 + 2.0**-11, 1 + 2.0**-10, 1 + 3 * 2.0**-11, -1 - 2.0**-11, math.inf, 1e-40], np.float32
+    )
     away = evaluate("cvt.rna.tf32.f32", a).view(np.float32)
     assert away.tolist()[:4] == [1 + 2.0**-10, 1 + 2.0**-10, 1 + 2.0**-9, -1 - 2.0**-10]
     assert np.isinf(away[4])
@@ -354,7 +408,10 @@ def test_lop3() -> None:
 def test_dot_products_of_bytes() -> None:
     a, b = np.array([0x7F8001FF], np.uint32), np.array([0x02030405], np.uint32)
     c = np.array([10], np.int32)
-    assert evaluate("dp4a.s32.s32", a.view(np.int32), b.view(np.int32), c)[0] == 127 * 2 - 128 * 3 + 4 - 5 + 10
+    assert (
+        evaluate("dp4a.s32.s32", a.view(np.int32), b.view(np.int32), c)[0]
+        == 127 * 2 - 128 * 3 + 4 - 5 + 10
+    )
     unsigned = evaluate("dp4a.u32.u32", a, b, c.view(np.uint32))
     assert unsigned[0] == 127 * 2 + 128 * 3 + 4 + 255 * 5 + 10
 
