@@ -10,8 +10,8 @@ from gpucnn.emulator.access import Access
 from gpucnn.emulator.isa import CODES, Array
 from gpucnn.emulator.lanes import Lanes
 from gpucnn.emulator.lower import SHARED_WINDOW, WINDOW, Service, Step, registers, service
-from gpucnn.emulator.parse import Mem
 from gpucnn.emulator.rounding import flush
+from gpucnn.emulator.syntax import Mem
 
 OPERATIONS = ("add", "min", "max", "and", "or", "xor", "exch", "cas", "inc", "dec", "sub")
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from gpucnn.emulator.isa import Array
 from gpucnn.emulator.lanes import Lanes
-from gpucnn.emulator.parse import Imm, Operand, Reg
 from gpucnn.emulator.program import Block
+from gpucnn.emulator.syntax import Imm, Operand, Reg
 
 if TYPE_CHECKING:
     from gpucnn.emulator.execute import Execution, Group

@@ -9,7 +9,7 @@ import numpy as np
 from gpucnn.emulator.isa import CODES, Array
 from gpucnn.emulator.isa_integer import multiply_high
 from gpucnn.emulator.lower import Service, Step, registers, service
-from gpucnn.emulator.parse import Operand, Reg
+from gpucnn.emulator.syntax import Operand, Reg
 
 CARRY = Reg(1 << 27, "pred", "CC")
 """The condition code register of a thread."""

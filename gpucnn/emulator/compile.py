@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from gpucnn.emulator.isa import CODES, Array
-from gpucnn.emulator.lower import Step, constant, lower
+from gpucnn.emulator.lower import Step, constant
 from gpucnn.emulator.overflow import TAINT, checked
-from gpucnn.emulator.parse import Imm, Instruction, Mem, Not, Operand, Reg
 from gpucnn.emulator.program import Block, Program
 from gpucnn.emulator.rounding import flush
+from gpucnn.emulator.syntax import Imm, Instruction, Mem, Not, Operand, Reg
 
 Run = Callable[[Any, Any], Any]
 
@@ -151,7 +151,7 @@ def compile_block(
     written: dict[int, Reg] = {}
     for position, i in enumerate(block.instructions):
         instruction = program.instructions[i]
-        step = lower(i, instruction)
+        step = program.step(i)
         kinds[step.kind] = kinds.get(step.kind, 0) + 1
         if step.flops:
             flops[step.kind] = flops.get(step.kind, 0) + step.flops

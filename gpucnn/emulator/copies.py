@@ -16,8 +16,8 @@ from gpucnn.emulator.access import Access
 from gpucnn.emulator.isa import Array
 from gpucnn.emulator.lanes import Lanes
 from gpucnn.emulator.lower import SHARED_WINDOW, Service, Step, service
-from gpucnn.emulator.parse import Imm, Mem, Operand
 from gpucnn.emulator.races import RED
+from gpucnn.emulator.syntax import Imm, Mem, Operand
 
 OPEN = 1 << 40
 

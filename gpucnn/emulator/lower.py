@@ -14,7 +14,7 @@ import numpy as np
 
 from gpucnn.emulator.errors import UnknownInstruction
 from gpucnn.emulator.isa import CODES, Array, find
-from gpucnn.emulator.parse import SIZES, Group, Imm, Instruction, Mem, Not, Operand, Reg, Symbol
+from gpucnn.emulator.syntax import SIZES, Group, Imm, Instruction, Mem, Not, Operand, Reg, Symbol
 
 SHARED_WINDOW = 0x0001_0000_0000_0000
 LOCAL_WINDOW = 0x0002_0000_0000_0000
@@ -131,11 +131,8 @@ def _register(operand: Operand) -> Reg | None:
     return None
 
 
-def registers_of(
-    instruction: Instruction, _cache: dict[int, Any] = {}
-) -> tuple[set[int], set[int]]:  # noqa: B006
-    """Indices of the registers an instruction reads and writes."""
-    step = lower(-1, instruction)
+def registers_of(step: Step) -> tuple[set[int], set[int]]:
+    """Indices of the registers a step reads and writes."""
     reads: set[int] = set()
     for operand, _ in step.sources:
         if isinstance(operand, Not):

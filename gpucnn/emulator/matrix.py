@@ -17,8 +17,8 @@ from gpucnn.emulator.access import Access
 from gpucnn.emulator.isa import Array
 from gpucnn.emulator.lanes import Lanes
 from gpucnn.emulator.lower import SHARED_WINDOW, Service, Step, registers, service, vector
-from gpucnn.emulator.parse import Mem, Operand
 from gpucnn.emulator.rounding import from_bfloat16
+from gpucnn.emulator.syntax import Mem, Operand
 
 # Bits kept below the largest exponent when terms are aligned: 24 and one more (Ampere).
 KEPT = 25

@@ -16,7 +16,6 @@ from gpucnn.emulator.counters import Counters
 from gpucnn.emulator.execute import Execution
 from gpucnn.emulator.findings import ALL, Checks, Finding
 from gpucnn.emulator.launch import Launch, pack
-from gpucnn.emulator.lower import lower
 from gpucnn.emulator.memory import Memory
 from gpucnn.emulator.overflow import followed
 from gpucnn.emulator.parse import parse
@@ -88,13 +87,10 @@ class Module:
         return tuple(f.name for f in self.text.functions.values() if f.entry)
 
     def kernel(self, entry: str) -> Kernel:
-        """The entry with its instructions checked against the table."""
+        """The entry, its instructions found in the table. Raises UnknownInstruction."""
         found = self._kernels.get(entry)
         if found is None:
             program = Program(self.text, entry, self.variables)
-            for block in program.blocks:
-                for index in block.instructions:
-                    lower(index, program.instructions[index])
             found = self._kernels[entry] = Kernel(program)
         return found
 

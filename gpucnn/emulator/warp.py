@@ -13,7 +13,7 @@ import numpy as np
 from gpucnn.emulator.isa import CODES, Array
 from gpucnn.emulator.lanes import Lanes
 from gpucnn.emulator.lower import Service, Step, registers, service
-from gpucnn.emulator.parse import Group, Imm, Operand
+from gpucnn.emulator.syntax import Group, Imm, Operand
 
 FULL = Imm(0xFFFFFFFF)
 

@@ -12,8 +12,8 @@ import pytest
 
 from gpucnn.emulator import isa
 from gpucnn.emulator.lower import constant
-from gpucnn.emulator.parse import Imm
 from gpucnn.emulator.rounding import flush, from_bfloat16
+from gpucnn.emulator.syntax import Imm
 
 RNG = np.random.default_rng(1)
 FLOATS = [
