@@ -21,7 +21,23 @@ from gpucnn.emulator.module import Module, Report
 from gpucnn.emulator.schedule import LOWEST_FIRST, RandomSchedule, Schedule
 
 __all__ = [
-    "ALL", "GPUS", "LOWEST_FIRST", "NONE", "Buffer", "Checks", "Counters", "EmulatorError",
-    "Estimate", "Finding", "Gpu", "Memory", "Module", "PtxError", "RandomSchedule", "Report",
-    "Schedule", "UnknownInstruction", "estimate",
-]  # fmt: skip
+    "ALL",
+    "GPUS",
+    "LOWEST_FIRST",
+    "NONE",
+    "Buffer",
+    "Checks",
+    "Counters",
+    "EmulatorError",
+    "Estimate",
+    "Finding",
+    "Gpu",
+    "Memory",
+    "Module",
+    "PtxError",
+    "RandomSchedule",
+    "Report",
+    "Schedule",
+    "UnknownInstruction",
+    "estimate",
+]

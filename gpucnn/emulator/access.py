@@ -1,4 +1,4 @@
-"""Loads and stores of shared, local, parameter and generic addresses; the instructions ld and st."""
+"""Loads and stores of shared, local, parameter and generic addresses: ld and st."""
 
 from __future__ import annotations
 
@@ -98,10 +98,14 @@ class Access(GlobalAccess):
             return
         hit = np.flatnonzero(~x.spread(same))
         x.report(
-            "race", "several threads write different values to one place at once", self.index,
-            int(hit[0]), count=hit.size, address=int(x.spread(offset)[hit[0]]),
+            "race",
+            "several threads write different values to one place at once",
+            self.index,
+            int(hit[0]),
+            count=hit.size,
+            address=int(x.spread(offset)[hit[0]]),
             other=x.launch.where(self.index),
-        )  # fmt: skip
+        )
 
     # Local memory and parameters
 
@@ -121,8 +125,13 @@ class Access(GlobalAccess):
             fresh = ~x.chunk.local_written[at << self.shift]
             if np.count_nonzero(fresh):
                 i = int(np.flatnonzero(fresh)[0])
-                x.report("uninitialised", "reads local memory that the thread has not written",
-                         self.index, i, count=int(np.count_nonzero(fresh)))  # fmt: skip
+                x.report(
+                    "uninitialised",
+                    "reads local memory that the thread has not written",
+                    self.index,
+                    i,
+                    count=int(np.count_nonzero(fresh)),
+                )
         data = x.chunk.local_view(self.dtype)
         return tuple(data.take(at + k) for k in range(self.count))
 
@@ -208,8 +217,13 @@ def _load(s: Service) -> Step:
     access = Access(s, CODES[kind], len(regs), source.offset, "reads")
     call = _Call(access, "load", len(regs) == 1)
     kinds = {"global": "global load", "shared": "shared load", "local": "local load"}
-    return Step(call, [(source, "a8")], [(r, kind) for r in regs],
-                kinds.get(access.space, "move" if access.space == "param" else "global load"), lanes=True)  # fmt: skip
+    return Step(
+        call,
+        [(source, "a8")],
+        [(r, kind) for r in regs],
+        kinds.get(access.space, "move" if access.space == "param" else "global load"),
+        lanes=True,
+    )
 
 
 @service("st")
@@ -222,8 +236,13 @@ def _store(s: Service) -> Step:
     access = Access(s, CODES[kind], len(items), target.offset, "writes")
     call = _Call(access, "store", False)
     kinds = {"shared": "shared store", "local": "local store"}
-    return Step(call, [(target, "a8"), *((v, CODES[kind]) for v in items)], [],
-                kinds.get(access.space, "global store"), lanes=True)  # fmt: skip
+    return Step(
+        call,
+        [(target, "a8"), *((v, CODES[kind]) for v in items)],
+        [],
+        kinds.get(access.space, "global store"),
+        lanes=True,
+    )
 
 
 def smallest(instructions: list[Any], space: str) -> int:

@@ -37,7 +37,7 @@ def apply(operation: str, old: Array, b: Array, c: Array | None, kind: str) -> A
         "min": np.fmin, "max": np.fmax, "and": np.bitwise_and, "or": np.bitwise_or,
         "xor": np.bitwise_xor, "sub": np.subtract,
     }[operation]  # fmt: skip
-    return function(old, b)  # type: ignore[no-any-return]
+    return function(old, b)
 
 
 class Atomic(Access):
@@ -162,9 +162,12 @@ def _atomic(s: Service) -> Step:
     call = atomic if returns else lambda x, *v: (atomic(x, *v), None)[1]
     where = "shared" if atomic.space == "shared" else "global"
     return Step(
-        call, [(address, "a8"), *((v, CODES[kind]) for v in values)],
-        [(target, kind)] if returns else [], f"{where} atomic", lanes=True,
-    )  # fmt: skip
+        call,
+        [(address, "a8"), *((v, CODES[kind]) for v in values)],
+        [(target, kind)] if returns else [],
+        f"{where} atomic",
+        lanes=True,
+    )
 
 
 @service("membar", "fence")

@@ -185,12 +185,12 @@ def compile_block(
 
 def _emit(w: _Writer, step: Step, instruction: Instruction, overflow: frozenset[int]) -> None:
     if step.alias and step.results[0][0] is not None and isinstance(step.sources[0][0], Reg):
-        source, target = step.sources[0][0], step.results[0][0]
+        source, to = step.sources[0][0], step.results[0][0]
         w.read(source, CODES[source.type])
-        if np.dtype(CODES[source.type]).itemsize == np.dtype(CODES[target.type]).itemsize:
+        if np.dtype(CODES[source.type]).itemsize == np.dtype(CODES[to.type]).itemsize:
             taint = _taint_of(w, [source], overflow)
-            w.forms[target.index] = dict(w.forms[source.index])
-            _set_taint(w, target, taint, overflow)
+            w.forms[to.index] = dict(w.forms[source.index])
+            _set_taint(w, to, taint, overflow)
             return
     arguments = [w.operand(operand, form) for operand, form in step.sources]
     regs = [o.base if isinstance(o, Mem) else o for o, _ in step.sources]

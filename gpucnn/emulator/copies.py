@@ -78,10 +78,15 @@ class Copies:
         if owners.size:
             other["other_thread"] = x.chunk.place(int(flight.slots[owners[0]]))["thread"]
         x.report(
-            "async copy", f"{verb} shared memory that a cp.async still in flight writes", access.index, i,
-            count=int(np.count_nonzero(hit)), address=int(x.spread(offset)[i]),
-            other=x.launch.where(flight.copy.index), **other,
-        )  # fmt: skip
+            "async copy",
+            f"{verb} shared memory that a cp.async still in flight writes",
+            access.index,
+            i,
+            count=int(np.count_nonzero(hit)),
+            address=int(x.spread(offset)[i]),
+            other=x.launch.where(flight.copy.index),
+            **other,
+        )
 
     def commit(self, x: Lanes) -> None:
         for flight in self.flights.values():

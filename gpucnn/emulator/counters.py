@@ -182,7 +182,24 @@ class Tally:
         load, store = (self.memory.get(v, [0, 0, 0]) for v in ("load", "store"))
         sl, ss = (self.memory.get("shared " + v, [0, 0, 0]) for v in ("load", "store"))
         return Counters(
-            blocks, threads, kinds, lane_count, flops, load[0], load[1], load[2], store[0],
-            store[1], store[2], sl[1], sl[2], ss[1], ss[2], self.barriers, self.divergent,
-            self.unique, shared, frozenset(lines),
-        )  # fmt: skip
+            blocks,
+            threads,
+            kinds,
+            lane_count,
+            flops,
+            load[0],
+            load[1],
+            load[2],
+            store[0],
+            store[1],
+            store[2],
+            sl[1],
+            sl[2],
+            ss[1],
+            ss[2],
+            self.barriers,
+            self.divergent,
+            self.unique,
+            shared,
+            frozenset(lines),
+        )

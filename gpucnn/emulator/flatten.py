@@ -156,7 +156,7 @@ class Flat:
                 opcode, operands = "bra", (Symbol(prefix + "return"),)
             if ".param" in opcode and name in ("ld", "st"):
                 address = instruction.operands[1 if name == "ld" else 0]
-                base = address.base if isinstance(address, Mem) else None  # type: ignore[assignment]
+                base = address.base if isinstance(address, Mem) else None
                 if isinstance(base, Symbol) and base.name in places:
                     opcode = opcode.replace(".param", ".local")
             self.instructions.append(

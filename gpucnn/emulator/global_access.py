@@ -47,26 +47,37 @@ class GlobalAccess:
             return None
         i = int(np.flatnonzero(x.spread(bad))[0])
         x.report(
-            "alignment", f"{self.verb} {self.bytes} bytes at an address that is no multiple of them",
-            self.index, i, count=int(np.count_nonzero(bad)), address=int(x.spread(offset)[i]),
-        )  # fmt: skip
+            "alignment",
+            f"{self.verb} {self.bytes} bytes at an address that is no multiple of them",
+            self.index,
+            i,
+            count=int(np.count_nonzero(bad)),
+            address=int(x.spread(offset)[i]),
+        )
         return bad
 
     def outside(self, x: Lanes, bad: Array, address: Array, text: str) -> None:
         i = int(np.flatnonzero(x.spread(bad))[0])
         x.report(
-            "bounds", f"{self.verb} {self.bytes} bytes {text}", self.index, i,
-            count=int(np.count_nonzero(bad)), address=int(x.spread(address)[i]),
-        )  # fmt: skip
+            "bounds",
+            f"{self.verb} {self.bytes} bytes {text}",
+            self.index,
+            i,
+            count=int(np.count_nonzero(bad)),
+            address=int(x.spread(address)[i]),
+        )
 
     def tainted(self, x: Lanes, flag: Array | None) -> None:
         if flag is None or not np.count_nonzero(flag):
             return
         i = int(np.flatnonzero(x.spread(flag))[0])
         x.report(
-            "overflow", f"{self.verb} an address computed in 32 bits that overflowed", self.index, i,
+            "overflow",
+            f"{self.verb} an address computed in 32 bits that overflowed",
+            self.index,
+            i,
             count=int(np.count_nonzero(flag)),
-        )  # fmt: skip
+        )
 
     # Global memory
 
@@ -105,15 +116,20 @@ class GlobalAccess:
                 left &= ~inside
             left &= ~same
         if outside.any():
-            self.outside(x, outside, address,
-                         x.launch.memory.describe(int(address[np.flatnonzero(outside)[0]])))  # fmt: skip
+            self.outside(
+                x,
+                outside,
+                address,
+                x.launch.memory.describe(int(address[np.flatnonzero(outside)[0]])),
+            )
             found.append((outside, None))
         return found
 
     def cells(self, x: Lanes, offset: Array, granule: int) -> list[Array]:
         """The numbers of the shadow's cells that an access covers, one array a cell."""
-        first = x.spread(offset // granule if granule & (granule - 1) else
-                         offset >> (granule.bit_length() - 1))  # fmt: skip
+        first = x.spread(
+            offset // granule if granule & (granule - 1) else offset >> (granule.bit_length() - 1)
+        )
         return [first + k if k else first for k in range(max(self.bytes // granule, 1))]
 
     def global_load(self, x: Lanes, address: Array) -> tuple[Array, ...]:

@@ -132,6 +132,10 @@ def estimate(counters: Counters, gpu: Gpu | str) -> Estimate:
     key: Callable[[str], float] = resources.__getitem__
     limit = max(resources, key=key)
     return Estimate(
-        gpu, resources[limit], limit, resources,
-        min(fit * threads / gpu.threads_per_multiprocessor, 1.0), waves,
-    )  # fmt: skip
+        gpu,
+        resources[limit],
+        limit,
+        resources,
+        min(fit * threads / gpu.threads_per_multiprocessor, 1.0),
+        waves,
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from gpucnn.emulator.isa import CODES, Array, Semantics, row
@@ -15,7 +17,7 @@ from gpucnn.emulator.rounding import (
 )
 
 INTEGERS = "u8 s8 u16 s16 u32 s32 u64 s64"
-CONVERT = {"kind": "convert"}
+CONVERT: dict[str, Any] = {"kind": "convert"}
 
 
 def _mode(mods: frozenset[str]) -> str:
@@ -152,8 +154,15 @@ row("cvt", _PAIRS, "T<U", make=_integer, modifiers="sat", **CONVERT)
 _TO_INT = " ".join(f"{d}/{s}" for d in INTEGERS.split() for s in _FLOATS.split())
 for _round in ROUNDERS:
     row("cvt", _TO_INT, "T<U", make=_float_to_integer, needs=_round, modifiers="ftz sat", **CONVERT)
-    row("cvt", "f16/f16 f32/f32 f64/f64", "T<U", make=_float_to_float, needs=_round,
-        modifiers="ftz sat", **CONVERT)  # fmt: skip
+    row(
+        "cvt",
+        "f16/f16 f32/f32 f64/f64",
+        "T<U",
+        make=_float_to_float,
+        needs=_round,
+        modifiers="ftz sat",
+        **CONVERT,
+    )
 _FROM_INT = " ".join(f"{d}/{s}" for d in _FLOATS.split() for s in INTEGERS.split())
 row("cvt", _FROM_INT, "T<U", make=_integer_to_float, modifiers="rn rz rm rp sat", **CONVERT)
 _FLOAT_PAIRS = " ".join(f"{d}/{s}" for d in _FLOATS.split() for s in _FLOATS.split())

@@ -216,7 +216,8 @@ def _testp(mods: frozenset[str], kinds: tuple[str, ...]) -> Semantics:
     }[next(iter(mods))]
 
 
-F32, F64 = {"kind": "float32", "flops": 1}, {"kind": "float64", "flops": 1}
+F32: dict[str, Any] = {"kind": "float32", "flops": 1}
+F64: dict[str, Any] = {"kind": "float64", "flops": 1}
 row("add", "f32", "T<TT", make=_sum32(1), modifiers=ROUND + " ftz sat", **F32)
 row("sub", "f32", "T<TT", make=_sum32(-1), modifiers=ROUND + " ftz sat", **F32)
 row("mul", "f32", "T<TT", make=_product32, modifiers=ROUND + " ftz sat", **F32)
@@ -224,8 +225,16 @@ row("add", "f64", "T<TT", make=_sum64(1), modifiers=ROUND, **F64)
 row("sub", "f64", "T<TT", make=_sum64(-1), modifiers=ROUND, **F64)
 row("mul", "f64", "T<TT", make=_product64, modifiers=ROUND, **F64)
 for _name in ("fma", "mad"):
-    row(_name, "f32", "T<TTT", make=_fma32, modifiers=ROUND + " ftz sat", kind="float32",
-        flops=2, widened=True)  # fmt: skip
+    row(
+        _name,
+        "f32",
+        "T<TTT",
+        make=_fma32,
+        modifiers=ROUND + " ftz sat",
+        kind="float32",
+        flops=2,
+        widened=True,
+    )
     row(_name, "f64", "T<TTT", make=_fma64, modifiers=ROUND, kind="float64", flops=2)
 row("div", "f32", "T<TT", make=_wide32(np.divide), modifiers=ROUND + " ftz", widened=True, **F32)
 row(
@@ -238,8 +247,16 @@ row(
     widened=True,
     **F32,
 )
-row("div", "f32", "T<TT", make=_wide32(_divide_approx), modifiers="ftz", needs="approx",
-    widened=True, **F32)  # fmt: skip
+row(
+    "div",
+    "f32",
+    "T<TT",
+    make=_wide32(_divide_approx),
+    modifiers="ftz",
+    needs="approx",
+    widened=True,
+    **F32,
+)
 row("div", "f64", "T<TT", np.divide, modifiers="rn", **F64)
 row("rcp", "f64", "T<T", lambda a: 1 / a, modifiers="rn", **F64)
 row("sqrt", "f64", "T<T", np.sqrt, modifiers="rn", **F64)
@@ -253,7 +270,7 @@ row(
     **F64,
 )
 row("rsqrt", "f64", "T<T", lambda a: 1 / np.sqrt(a), needs="approx", **F64)
-_SPECIAL = {"kind": "special", "flops": 1, "widened": True}
+_SPECIAL: dict[str, Any] = {"kind": "special", "flops": 1, "widened": True}
 row("rcp", "f32", "T<T", make=_wide32(lambda a: 1 / a), modifiers=ROUND + " ftz approx", **_SPECIAL)
 row("sqrt", "f32", "T<T", make=_wide32(np.sqrt), modifiers=ROUND + " ftz approx", **_SPECIAL)
 row(

@@ -6,13 +6,15 @@ twice the digits and two, so the second rounding does no harm.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from gpucnn.emulator.isa import Array, Semantics, row
 from gpucnn.emulator.isa_float import extremum
 from gpucnn.emulator.rounding import from_bfloat16, sum_to_odd, to_bfloat16
 
-HALF = {"kind": "float16"}
+HALF: dict[str, Any] = {"kind": "float16"}
 
 
 def _fma(a: Array, b: Array, c: Array) -> Array:
@@ -22,7 +24,8 @@ def _fma(a: Array, b: Array, c: Array) -> Array:
 
 _FUNCTIONS: dict[str, Semantics] = {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "fma": _fma,
-    "min": extremum(np.fmin)(frozenset(), ()), "max": extremum(np.fmax)(frozenset(), ()), "neg": np.negative, "abs": np.abs,
+    "min": extremum(np.fmin)(frozenset(), ()), "max": extremum(np.fmax)(frozenset(), ()),
+    "neg": np.negative, "abs": np.abs,
 }  # fmt: skip
 
 
@@ -82,9 +85,28 @@ def _make(name: str) -> Semantics:
 
 for _name in _FUNCTIONS:
     _count = {"fma": 3, "neg": 1, "abs": 1}.get(_name, 2)
-    row(_name, "f16 f16x2 bf16 bf16x2", "T<" + "T" * _count, make=_make(_name),
-        modifiers="rn ftz sat relu", flops=2 if _name == "fma" else 1, **HALF)  # fmt: skip
-row("ex2", "f16", "T<T", lambda a: np.exp2(a.astype(np.float32)).astype(np.float16),
-    needs="approx", kind="special")  # fmt: skip
-row("tanh", "f16", "T<T", lambda a: np.tanh(a.astype(np.float32)).astype(np.float16),
-    needs="approx", kind="special")  # fmt: skip
+    row(
+        _name,
+        "f16 f16x2 bf16 bf16x2",
+        "T<" + "T" * _count,
+        make=_make(_name),
+        modifiers="rn ftz sat relu",
+        flops=2 if _name == "fma" else 1,
+        **HALF,
+    )
+row(
+    "ex2",
+    "f16",
+    "T<T",
+    lambda a: np.exp2(a.astype(np.float32)).astype(np.float16),
+    needs="approx",
+    kind="special",
+)
+row(
+    "tanh",
+    "f16",
+    "T<T",
+    lambda a: np.tanh(a.astype(np.float32)).astype(np.float16),
+    needs="approx",
+    kind="special",
+)

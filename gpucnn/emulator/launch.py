@@ -63,7 +63,7 @@ class Launch:
         self.tracks_shared = checks.races or checks.uninitialised
         self.globals = GlobalShadow(self) if checks.races or checks.unwritten else None
         self.tally = Tally(counting)
-        self.program_limit = STEPS
+        self.steps = STEPS
 
     def param(self, offset: int, dtype: np.dtype[Any]) -> Array:
         return self.params[offset : offset + dtype.itemsize].view(dtype)

@@ -112,9 +112,14 @@ def lower(index: int, instruction: Instruction) -> Step:
     else:
         targets = [(_register(results), operation.results[0])]
     return Step(
-        function, list(zip(sources, operation.forms, strict=True)), targets, operation.kind,
-        flops=operation.flops, flushed=operation.flushed, wraps=_wraps(instruction.opcode),
-    )  # fmt: skip
+        function,
+        list(zip(sources, operation.forms, strict=True)),
+        targets,
+        operation.kind,
+        flops=operation.flops,
+        flushed=operation.flushed,
+        wraps=_wraps(instruction.opcode),
+    )
 
 
 def _wraps(opcode: str) -> str:
@@ -200,9 +205,12 @@ def _cvta(s: Service) -> Step:
     if SIZES[kind] != 8 and shift:
         raise s.unknown()
     return Step(
-        (lambda v: v + step) if shift else (lambda v: v), [(source, code)], [(_register(to), "s64")],
-        "move", alias=not shift,
-    )  # fmt: skip
+        (lambda v: v + step) if shift else (lambda v: v),
+        [(source, code)],
+        [(_register(to), "s64")],
+        "move",
+        alias=not shift,
+    )
 
 
 @service("isspacep")
@@ -218,8 +226,17 @@ def _isspacep(s: Service) -> Step:
     return Step(inside, [(source, "i8")], [(_register(to), "pred")], "compare")
 
 
-@service("prefetch", "prefetchu", "discard", "applypriority", "nanosleep", "pmevent", "setmaxnreg",
-         "griddepcontrol", "createpolicy")  # fmt: skip
+@service(
+    "prefetch",
+    "prefetchu",
+    "discard",
+    "applypriority",
+    "nanosleep",
+    "pmevent",
+    "setmaxnreg",
+    "griddepcontrol",
+    "createpolicy",
+)
 def _nothing(s: Service) -> Step:
     results: list[tuple[Reg | None, str]] = []
     if s.instruction.opcode.startswith("createpolicy"):
@@ -250,8 +267,13 @@ def _brx(s: Service) -> Step:
 
 @service("activemask")
 def _active(s: Service) -> Step:
-    return Step(lambda x: x.active_mask(), [], [(_register(s.instruction.operands[0]), "b32")],
-                "warp", lanes=True)  # fmt: skip
+    return Step(
+        lambda x: x.active_mask(),
+        [],
+        [(_register(s.instruction.operands[0]), "b32")],
+        "warp",
+        lanes=True,
+    )
 
 
 def constant(operand: Imm, form: str) -> Array:

@@ -153,8 +153,13 @@ def _mma(s: Service) -> Step:
         raise s.unknown()
     d, *sources = s.instruction.operands
     items: list[tuple[Operand, str]] = [(o, "u4") for source in sources[:3] for o in vector(source)]
-    return Step(Multiply(s, kind, k, kinds[0]), items, [(r, "b32") for r in registers(d)], "tensor",
-                lanes=True)  # fmt: skip
+    return Step(
+        Multiply(s, kind, k, kinds[0]),
+        items,
+        [(r, "b32") for r in registers(d)],
+        "tensor",
+        lanes=True,
+    )
 
 
 class LoadMatrix(Access):

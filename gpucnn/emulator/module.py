@@ -15,7 +15,7 @@ from gpucnn.emulator.compile import Compiled, compile_block
 from gpucnn.emulator.counters import Counters
 from gpucnn.emulator.execute import Execution
 from gpucnn.emulator.findings import ALL, Checks, Finding
-from gpucnn.emulator.launch import Launch, pack
+from gpucnn.emulator.launch import STEPS, Launch, pack
 from gpucnn.emulator.memory import Memory
 from gpucnn.emulator.overflow import followed
 from gpucnn.emulator.parse import parse
@@ -107,6 +107,7 @@ class Module:
         outputs: Sequence[Any] = (),
         counters: bool = True,
         lanes: int = LANES,
+        steps: int = STEPS,
     ) -> Report:
         """Run a kernel.
 
@@ -118,6 +119,7 @@ class Module:
             outputs: arrays that the kernel should write in full; elements it did not are a finding.
             counters: whether to count.
             lanes: threads that are run together, about.
+            steps: blocks of instructions after which a chunk is taken to run for ever.
 
         Raises EmulatorError when the launch cannot be carried out.
         """
@@ -126,12 +128,20 @@ class Module:
         x, y, z = (*(int(n) for n in grid), 1, 1)[:3]
         bx, by, bz = (*(int(n) for n in block), 1, 1)[:3]
         launch = Launch(
-            kernel.program, self.memory, (x, y, z), (bx, by, bz),
-            pack(kernel.program, arguments, self.memory), shared, checks, schedule,
-            kernel.granule, counters,
-        )  # fmt: skip
+            kernel.program,
+            self.memory,
+            (x, y, z),
+            (bx, by, bz),
+            pack(kernel.program, arguments, self.memory),
+            shared,
+            checks,
+            schedule,
+            kernel.granule,
+            counters,
+        )
         if launch.globals is not None:
             launch.globals.granules(kernel.global_granule)
+        launch.steps = steps
         each = max(lanes // max(launch.threads, 1), 1)
         order = schedule.blocks(launch.blocks)
         with np.errstate(all="ignore"):
@@ -158,6 +168,7 @@ class Module:
             if count:
                 launch.findings.add(
                     "unwritten",
-                    f"{count} elements of '{buffer.name}' are never written, the first at byte {first}",
+                    f"{count} elements of '{buffer.name}' are never written, "
+                    f"the first at byte {first}",
                     address=buffer.base + first,
                 )

@@ -201,9 +201,13 @@ class _Parser:
         if found["dims"].strip() == "[]" and data is not None:
             count = len(data) // item
         yield Variable(
-            found["name"], match["space"], int(found["align"] or item), count * item, data,
+            found["name"],
+            match["space"],
+            int(found["align"] or item),
+            count * item,
+            data,
             bool(match["extern"]),
-        )  # fmt: skip
+        )
 
     def _initial(self, value: str, kind: str) -> bytes:
         items = split(value.strip().replace("{", "").replace("}", ""))

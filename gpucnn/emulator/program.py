@@ -14,8 +14,19 @@ from gpucnn.emulator.flatten import Flat
 from gpucnn.emulator.lower import Step, lower, registers_of
 from gpucnn.emulator.syntax import Instruction, Reg, Symbol, Text
 
-WAITING = {"bar", "barrier", "shfl", "vote", "match", "redux", "ldmatrix", "mma", "elect",
-           "stmatrix", "movmatrix"}  # fmt: skip
+WAITING = {
+    "bar",
+    "barrier",
+    "shfl",
+    "vote",
+    "match",
+    "redux",
+    "ldmatrix",
+    "mma",
+    "elect",
+    "stmatrix",
+    "movmatrix",
+}
 _JUMPS = {"bra", "ret", "exit", "trap", "brx"}
 
 

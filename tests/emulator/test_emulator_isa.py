@@ -17,7 +17,8 @@ from gpucnn.emulator.syntax import Imm
 
 RNG = np.random.default_rng(1)
 FLOATS = [
-    0.0, -0.0, 1.0, -1.0, 1.5, -2.5, 0.5, 3.0, 1e-3, math.pi, -1e10, 65504.0, 1e30, 3.4028234663852886e38,
+    0.0, -0.0, 1.0, -1.0, 1.5, -2.5, 0.5, 3.0, 1e-3, math.pi, -1e10, 65504.0, 1e30,
+    3.4028234663852886e38,
     1.1754943508222875e-38, 1.1754942106924411e-38, 1.401298464324817e-45, -5.877e-39, 2.0**24 + 1,
     math.inf, -math.inf, math.nan,
 ]  # fmt: skip
@@ -123,8 +124,8 @@ INTEGER = {
     "min",
     "max",
 }
-BITS = {"and", "or", "xor", "not", "cnot", "shl", "shr", "shf", "bfe", "bfi", "bmsk", "prmt", "lop3",
-        "brev", "popc", "clz", "bfind"}  # fmt: skip
+BITS = {"and", "or", "xor", "not", "cnot", "shl", "shr", "shf", "bfe", "bfi", "bmsk", "prmt",
+        "lop3", "brev", "popc", "clz", "bfind"}  # fmt: skip
 APPROXIMATE = {"ex2", "lg2", "sin", "cos", "tanh", "rsqrt"}
 
 
@@ -229,7 +230,7 @@ def test_exact(name: str) -> None:
 
 
 def check_directed(opcode: str) -> None:
-    """Directed rounding: the value exact, the sign of a zero aside; ends of float64's range left."""
+    """Directed rounding: the value is exact, but for a zero's sign and float64's extremes."""
     operation = isa.find(opcode)
     assert operation is not None
     function = reference(opcode)

@@ -106,7 +106,8 @@ def test_barrier_reductions(major: int) -> None:
     source = """
     extern "C" __global__ void test(int* y) {
       const int t = threadIdx.x;
-      y[t] = __syncthreads_count(t % 3 == 0) * 4 + __syncthreads_and(t < 96) * 2 + __syncthreads_or(t == 95);
+      const int count = __syncthreads_count(t % 3 == 0), all = __syncthreads_and(t < 96);
+      y[t] = count * 4 + all * 2 + __syncthreads_or(t == 95);
     }"""
     y = ints(96)
     clean(run(source, major, 1, 96, [y]))
@@ -151,7 +152,10 @@ extern "C" __global__ void test(const int* x, int* y) {{
             "r = __any_sync(~0u, v == 17) + 2 * __all_sync(~0u, v >= 0);",
             lambda v: np.full(32, int((v == 17).any()) + 2 * int((v >= 0).all())),
         ),
-        ("r = __match_any_sync(~0u, v % 4);", lambda v: np.array([mask(v % 4 == a % 4)[0] for a in v])),
+        (
+            "r = __match_any_sync(~0u, v % 4);",
+            lambda v: np.array([mask(v % 4 == a % 4)[0] for a in v]),
+        ),
         ("r = __reduce_add_sync(~0u, v);", lambda v: np.full(32, v.sum())),
         ("r = __reduce_max_sync(~0u, v);", lambda v: np.full(32, v.max())),
         ("r = __activemask() == ~0u;", lambda v: np.ones(32)),
@@ -219,8 +223,15 @@ def test_atomics(major: int) -> None:
       atomicMax(top, t * 7 % 101);
       order[t] = atomicInc((unsigned*)lock, 1000);
       int old = top[1], assumed;
-      if (threadIdx.x == 0) do { assumed = old; old = atomicCAS(&top[1], assumed, assumed + 3); } while (old != assumed);
-      atomicExch(&top[2], 9); atomicAnd(&top[3], ~(1 << t % 8)); atomicXor(&top[4], 1 << t % 16); atomicMin(&top[5], -t);
+      if (threadIdx.x == 0)
+        do {
+          assumed = old;
+          old = atomicCAS(&top[1], assumed, assumed + 3);
+        } while (old != assumed);
+      atomicExch(&top[2], 9);
+      atomicAnd(&top[3], ~(1 << t % 8));
+      atomicXor(&top[4], 1 << t % 16);
+      atomicMin(&top[5], -t);
     }"""
     counts, total, lock = np.zeros(4, INT), np.zeros(1, np.float32), np.zeros(1, INT)
     top, order = np.array([0, 5, 0, 255, 0, 0], INT), np.zeros(200, np.uint32)
@@ -372,7 +383,8 @@ def test_constant_memory_dynamic_shared_and_module_variables(major: int) -> None
 
 
 def test_assert_and_trap(major: int) -> None:
-    source = 'extern "C" __global__ void test(int* y) { if (threadIdx.x == 5) __trap(); y[threadIdx.x] = 1; }'
+    body = "{ if (threadIdx.x == 5) __trap(); y[threadIdx.x] = 1; }"
+    source = 'extern "C" __global__ void test(int* y) ' + body
     finding = only(run(source, major, 1, 32, [ints(32)]), "trap")
     assert finding.thread == (5, 0, 0)
 
@@ -383,8 +395,10 @@ def test_float_functions(major: int) -> None:
     extern "C" __global__ void test(const float* x, float* y, double* z) {
       const int t = threadIdx.x;
       const float a = x[t];
-      y[t] = expf(a) + logf(fabsf(a) + 1) + sqrtf(fabsf(a)) + tanhf(a) + powf(fabsf(a), 1.3f) + sinf(a * 1e6f) + erff(a);
-      z[t] = exp((double)a) + log(fabs((double)a) + 1) + pow(fabs((double)a), 1.3) + cos((double)a * 1e6) + tanh((double)a) + 1.0 / (a + 3);
+      y[t] = expf(a) + logf(fabsf(a) + 1) + sqrtf(fabsf(a)) + tanhf(a);
+      y[t] += powf(fabsf(a), 1.3f) + sinf(a * 1e6f) + erff(a);
+      const double b = a;
+      z[t] = exp(b) + log(fabs(b) + 1) + pow(fabs(b), 1.3) + cos(b * 1e6) + tanh(b) + 1.0 / (a + 3);
     }"""
     x = np.random.default_rng(2).standard_normal(64).astype(np.float32)
     y, z = nans(64), np.full(64, np.nan)
