@@ -15,11 +15,29 @@ from __future__ import annotations
 from gpucnn.emulator.counters import Counters
 from gpucnn.emulator.errors import EmulatorError, PtxError, UnknownInstruction
 from gpucnn.emulator.findings import ALL, NONE, Checks, Finding
+from gpucnn.emulator.gpus import GPUS, Estimate, Gpu, estimate
 from gpucnn.emulator.memory import Buffer, Memory
 from gpucnn.emulator.module import Module, Report
 from gpucnn.emulator.schedule import LOWEST_FIRST, RandomSchedule, Schedule
 
 __all__ = [
-    "ALL", "LOWEST_FIRST", "NONE", "Buffer", "Checks", "Counters", "EmulatorError", "Finding",
-    "Memory", "Module", "PtxError", "RandomSchedule", "Report", "Schedule", "UnknownInstruction",
-]  # fmt: skip
+    "ALL",
+    "GPUS",
+    "LOWEST_FIRST",
+    "NONE",
+    "Buffer",
+    "Checks",
+    "Counters",
+    "EmulatorError",
+    "Estimate",
+    "Finding",
+    "Gpu",
+    "Memory",
+    "Module",
+    "PtxError",
+    "RandomSchedule",
+    "Report",
+    "Schedule",
+    "UnknownInstruction",
+    "estimate",
+]

@@ -10,8 +10,8 @@ from gpucnn.emulator.access import Access
 from gpucnn.emulator.isa import CODES, Array
 from gpucnn.emulator.lanes import Lanes
 from gpucnn.emulator.lower import SHARED_WINDOW, WINDOW, Service, Step, registers, service
-from gpucnn.emulator.parse import Mem
 from gpucnn.emulator.rounding import flush
+from gpucnn.emulator.syntax import Mem
 
 OPERATIONS = ("add", "min", "max", "and", "or", "xor", "exch", "cas", "inc", "dec", "sub")
 
@@ -37,7 +37,7 @@ def apply(operation: str, old: Array, b: Array, c: Array | None, kind: str) -> A
         "min": np.fmin, "max": np.fmax, "and": np.bitwise_and, "or": np.bitwise_or,
         "xor": np.bitwise_xor, "sub": np.subtract,
     }[operation]  # fmt: skip
-    return function(old, b)  # type: ignore[no-any-return]
+    return function(old, b)
 
 
 class Atomic(Access):
@@ -142,7 +142,8 @@ class Atomic(Access):
             for cells in self.cells(x, offset, shadow.granule):
                 shadow.write(x, buffer, cells, self.index, atomic=True)
         if x.launch.tally.on:
-            x.launch.tally.access("store", x, address, self.bytes, self.offset, self.index)
+            x.launch.tally.access("store", x, address, self.bytes, self.offset)
+            x.launch.tally.touch(buffer, offset, self.bytes)
         return self.update(buffer.view(self.dtype), offset >> self.shift, b, c)
 
 
@@ -161,9 +162,12 @@ def _atomic(s: Service) -> Step:
     call = atomic if returns else lambda x, *v: (atomic(x, *v), None)[1]
     where = "shared" if atomic.space == "shared" else "global"
     return Step(
-        call, [(address, "a8"), *((v, CODES[kind]) for v in values)],
-        [(target, kind)] if returns else [], f"{where} atomic", lanes=True,
-    )  # fmt: skip
+        call,
+        [(address, "a8"), *((v, CODES[kind]) for v in values)],
+        [(target, kind)] if returns else [],
+        f"{where} atomic",
+        lanes=True,
+    )
 
 
 @service("membar", "fence")

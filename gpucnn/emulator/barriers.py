@@ -9,8 +9,8 @@ import numpy as np
 
 from gpucnn.emulator.isa import Array
 from gpucnn.emulator.lanes import Lanes
-from gpucnn.emulator.parse import Imm, Operand, Reg
 from gpucnn.emulator.program import Block
+from gpucnn.emulator.syntax import Imm, Operand, Reg
 
 if TYPE_CHECKING:
     from gpucnn.emulator.execute import Execution, Group
@@ -183,16 +183,21 @@ class Waiting:
         if len(lines) > 1:
             a, b = (int(slots[np.flatnonzero(which == k)[0]]) for k in numbers[:2])
             launch.report(
-                "barrier", "threads of one block wait at different barriers", firsts[0],
-                **self.chunk.place(a), other=launch.where(firsts[1]),
+                "barrier",
+                "threads of one block wait at different barriers",
+                firsts[0],
+                **self.chunk.place(a),
+                other=launch.where(firsts[1]),
                 other_thread=self.chunk.place(b)["thread"],
-            )  # fmt: skip
+            )
         gone = launch.threads - int(self.alive[block])
         if gone:
             launch.report(
-                "barrier", f"{gone} threads of the block have returned and never come to the barrier",
-                firsts[0], **self.chunk.place(int(slots[0])),
-            )  # fmt: skip
+                "barrier",
+                f"{gone} threads of the block have returned and never come to the barrier",
+                firsts[0],
+                **self.chunk.place(int(slots[0])),
+            )
 
     def _release(self, entry: Entry, mask: Array) -> None:
         if not mask.any():
@@ -232,9 +237,11 @@ class Waiting:
                 met = (entry.masks & self.alive_masks[warp] & ~present[warp]) == 0
                 if force and not met.any():
                     self.execution.launch.report(
-                        "warp mask", "waits for lanes of its warp that wait elsewhere",
-                        entry.block.instructions[0], **entry.group.lanes.place(0),
-                    )  # fmt: skip
+                        "warp mask",
+                        "waits for lanes of its warp that wait elsewhere",
+                        entry.block.instructions[0],
+                        **entry.group.lanes.place(0),
+                    )
                     met[:] = True
                 if met.any():
                     moved = True
@@ -247,6 +254,9 @@ class Waiting:
         """Nobody can move: say who waits for what, and stop."""
         for entry in self.entries:
             self.execution.launch.report(
-                "deadlock", "waits for threads that never come", entry.block.instructions[0],
-                count=entry.group.lanes.n, **entry.group.lanes.place(0),
-            )  # fmt: skip
+                "deadlock",
+                "waits for threads that never come",
+                entry.block.instructions[0],
+                count=entry.group.lanes.n,
+                **entry.group.lanes.place(0),
+            )

@@ -100,4 +100,4 @@ class Chunk:
             "dynamic_smem_size": np.array([launch.dynamic_size], np.uint32),
             "total_smem_size": np.array([self.shared_size], np.uint32),
         }
-        return values[family]  # type: ignore[no-any-return]
+        return values[family]

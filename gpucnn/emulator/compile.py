@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from gpucnn.emulator.isa import CODES, Array
-from gpucnn.emulator.lower import Step, constant, lower
+from gpucnn.emulator.lower import Step, constant
 from gpucnn.emulator.overflow import TAINT, checked
-from gpucnn.emulator.parse import Imm, Instruction, Mem, Not, Operand, Reg
 from gpucnn.emulator.program import Block, Program
 from gpucnn.emulator.rounding import flush
+from gpucnn.emulator.syntax import Imm, Instruction, Mem, Not, Operand, Reg
 
 Run = Callable[[Any, Any], Any]
 
@@ -151,7 +151,7 @@ def compile_block(
     written: dict[int, Reg] = {}
     for position, i in enumerate(block.instructions):
         instruction = program.instructions[i]
-        step = lower(i, instruction)
+        step = program.step(i)
         kinds[step.kind] = kinds.get(step.kind, 0) + 1
         if step.flops:
             flops[step.kind] = flops.get(step.kind, 0) + step.flops
@@ -185,12 +185,12 @@ def compile_block(
 
 def _emit(w: _Writer, step: Step, instruction: Instruction, overflow: frozenset[int]) -> None:
     if step.alias and step.results[0][0] is not None and isinstance(step.sources[0][0], Reg):
-        source, target = step.sources[0][0], step.results[0][0]
+        source, to = step.sources[0][0], step.results[0][0]
         w.read(source, CODES[source.type])
-        if np.dtype(CODES[source.type]).itemsize == np.dtype(CODES[target.type]).itemsize:
+        if np.dtype(CODES[source.type]).itemsize == np.dtype(CODES[to.type]).itemsize:
             taint = _taint_of(w, [source], overflow)
-            w.forms[target.index] = dict(w.forms[source.index])
-            _set_taint(w, target, taint, overflow)
+            w.forms[to.index] = dict(w.forms[source.index])
+            _set_taint(w, to, taint, overflow)
             return
     arguments = [w.operand(operand, form) for operand, form in step.sources]
     regs = [o.base if isinstance(o, Mem) else o for o, _ in step.sources]

@@ -16,8 +16,8 @@ from gpucnn.emulator.access import Access
 from gpucnn.emulator.isa import Array
 from gpucnn.emulator.lanes import Lanes
 from gpucnn.emulator.lower import SHARED_WINDOW, Service, Step, service
-from gpucnn.emulator.parse import Imm, Mem, Operand
 from gpucnn.emulator.races import RED
+from gpucnn.emulator.syntax import Imm, Mem, Operand
 
 OPEN = 1 << 40
 
@@ -78,10 +78,15 @@ class Copies:
         if owners.size:
             other["other_thread"] = x.chunk.place(int(flight.slots[owners[0]]))["thread"]
         x.report(
-            "async copy", f"{verb} shared memory that a cp.async still in flight writes", access.index, i,
-            count=int(np.count_nonzero(hit)), address=int(x.spread(offset)[i]),
-            other=x.launch.where(flight.copy.index), **other,
-        )  # fmt: skip
+            "async copy",
+            f"{verb} shared memory that a cp.async still in flight writes",
+            access.index,
+            i,
+            count=int(np.count_nonzero(hit)),
+            address=int(x.spread(offset)[i]),
+            other=x.launch.where(flight.copy.index),
+            **other,
+        )
 
     def commit(self, x: Lanes) -> None:
         for flight in self.flights.values():
@@ -160,9 +165,8 @@ class Copy(Access):
                 shadow.write(x, x.cell_base + cells, self.index)
         if x.launch.tally.on:
             if reads.any():
-                x.launch.tally.access(
-                    "load", x.subset(reads), source[reads], self.bytes, self.offset, self.index
-                )
+                some = x.subset(reads)
+                x.launch.tally.access("load", some, source[reads], self.bytes, self.offset)
             x.launch.tally.shared("store", x, offset, self.bytes)
         copies.start(Flight(self, x, offset, source, sizes))
         if not x.launch.schedule.late_copies:

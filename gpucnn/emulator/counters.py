@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from gpucnn.emulator.isa import Array
 from gpucnn.emulator.lanes import Lanes
+from gpucnn.emulator.memory import Buffer
 
 if TYPE_CHECKING:
     from gpucnn.emulator.module import Kernel
@@ -80,6 +81,7 @@ class Tally:
         self.divergent = 0
         self.memory: dict[str, list[int]] = {}
         self.extra_flops: dict[str, int] = {}
+        self.touched: dict[int, Array] = {}
 
     def block(self, number: int, lanes: Lanes) -> None:
         entry = self.visits.setdefault(number, [0, 0])
@@ -95,9 +97,19 @@ class Tally:
     def flop(self, kind: str, count: int) -> None:
         self.extra_flops[kind] = self.extra_flops.get(kind, 0) + count
 
-    def access(
-        self, verb: str, lanes: Lanes, address: Array, size: int, offset: int, index: int
-    ) -> None:
+    def touch(self, buffer: Buffer, offset: Array, size: int) -> None:
+        """Note the sectors of a buffer that are used at all."""
+        found = self.touched.get(buffer.base)
+        if found is None:
+            found = self.touched[buffer.base] = np.zeros(buffer.size // SECTOR + 1, np.bool_)
+        found[offset >> 5] = True
+
+    @property
+    def unique(self) -> int:
+        """Bytes of the sectors used at least once."""
+        return SECTOR * sum(int(np.count_nonzero(t)) for t in self.touched.values())
+
+    def access(self, verb: str, lanes: Lanes, address: Array, size: int, offset: int) -> None:
         """Sectors that each warp's request touches, against the distinct bytes it needs."""
         entry = self.memory.setdefault(verb, [0, 0, 0])
         warps = lanes.warps
@@ -153,9 +165,7 @@ class Tally:
         )
         entry[1] += int(worst.sum())
 
-    def total(
-        self, kernel: Kernel, blocks: int, threads: int, shared: int, unique: int
-    ) -> Counters:
+    def total(self, kernel: Kernel, blocks: int, threads: int, shared: int) -> Counters:
         kinds: dict[str, int] = {}
         flops: dict[str, int] = dict(self.extra_flops)
         lane_count = 0
@@ -171,8 +181,25 @@ class Tally:
             lines |= compiled.lines
         load, store = (self.memory.get(v, [0, 0, 0]) for v in ("load", "store"))
         sl, ss = (self.memory.get("shared " + v, [0, 0, 0]) for v in ("load", "store"))
-        more: dict[str, Any] = {}
         return Counters(
-            blocks, threads, kinds, lane_count, flops, *load, *store, sl[1], sl[2], ss[1], ss[2],
-            self.barriers, self.divergent, unique, shared, frozenset(lines), **more,
-        )  # fmt: skip
+            blocks,
+            threads,
+            kinds,
+            lane_count,
+            flops,
+            load[0],
+            load[1],
+            load[2],
+            store[0],
+            store[1],
+            store[2],
+            sl[1],
+            sl[2],
+            ss[1],
+            ss[2],
+            self.barriers,
+            self.divergent,
+            self.unique,
+            shared,
+            frozenset(lines),
+        )

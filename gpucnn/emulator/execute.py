@@ -67,7 +67,7 @@ class Execution:
 
     def run(self) -> None:
         schedule = self.launch.schedule
-        limit = self.launch.program_limit
+        limit = self.launch.steps
         steps = 0
         while self.alive and not self.stopped:
             if not self.ready:
@@ -80,9 +80,9 @@ class Execution:
             steps += 1
             if steps % 4096 == 0:
                 self.waiting.resolve()
-                if steps > limit:
-                    self.launch.report("deadlock", "the kernel does not come to an end", 0)
-                    break
+            if steps > limit:
+                self.launch.report("deadlock", "the kernel does not come to an end", 0)
+                break
 
     # Groups
 

@@ -82,7 +82,7 @@ class Findings:
         self._found: dict[tuple[Any, ...], Finding] = {}
 
     def add(self, kind: str, message: str, count: int = 1, **more: Any) -> None:
-        key = (kind, more.get("ptx_line"), more.get("where"), more.get("other"))
+        key: tuple[Any, ...] = (kind, more.get("ptx_line"), more.get("where"), more.get("other"))
         if kind in ("unwritten", "deadlock"):
             key = (*key, message)
         known = self._found.get(key)

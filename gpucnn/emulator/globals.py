@@ -146,18 +146,29 @@ class GlobalShadow:
     # Findings
 
     def _race(
-        self, lanes: Lanes, own: _Cells, cells: Array, keys: Array, which: Array, index: int,
-        verb: str, other_verb: str,
-    ) -> None:  # fmt: skip
+        self,
+        lanes: Lanes,
+        own: _Cells,
+        cells: Array,
+        keys: Array,
+        which: Array,
+        index: int,
+        verb: str,
+        other_verb: str,
+    ) -> None:
         if not self.launch.checks.races:
             return
         hits = np.flatnonzero(which)
         if self.known:
             blocks = lanes.block_key
             hits = np.array(
-                [i for i in hits
-                 if int(keys[i] >> BLOCK) - 1 not in self.known.get(int(blocks[i]), ())], np.int64
-            )  # fmt: skip
+                [
+                    i
+                    for i in hits
+                    if int(keys[i] >> BLOCK) - 1 not in self.known.get(int(blocks[i]), ())
+                ],
+                np.int64,
+            )
             if not hits.size:
                 return
         i = int(hits[0])
@@ -165,10 +176,15 @@ class GlobalShadow:
         address = own.buffer.base + int(cells[i]) * own.granule
         lanes.report(
             "global race",
-            f"{verb} byte {address - own.buffer.base} of '{own.buffer.name}' that another block {other_verb}",
-            index, i, count=hits.size, address=address, other=self.launch.where(key & _INDEX),
+            f"{verb} byte {address - own.buffer.base} of '{own.buffer.name}' "
+            f"that another block {other_verb}",
+            index,
+            i,
+            count=hits.size,
+            address=address,
+            other=self.launch.where(key & _INDEX),
             other_block=self.launch.block_of((key >> BLOCK) - 1),
-        )  # fmt: skip
+        )
 
     def _constant(
         self, lanes: Lanes, own: _Cells, cells: Array, keys: Array, hits: Array, index: int
@@ -181,9 +197,12 @@ class GlobalShadow:
             "read-only load",
             f"byte {address - own.buffer.base} of '{own.buffer.name}' is read through ld.global.nc "
             "(const __restrict__) and written in the same launch",
-            index, i, count=hits.size, address=address,
+            index,
+            i,
+            count=hits.size,
+            address=address,
             other=self.launch.where(int(keys[i]) & _INDEX),
-        )  # fmt: skip
+        )
 
     def unwritten(self, buffer: Buffer, low: int, high: int) -> tuple[int, int]:
         """(count, first byte) of the cells of a range of a buffer that nothing wrote."""

@@ -90,12 +90,23 @@ def row(
 ) -> None:
     """Add a row. `types` are alternatives separated by spaces, "a/b" for an opcode of two types."""
     if make is None:
-        chosen = function
-        make = lambda mods, kinds: chosen  # type: ignore[return-value]  # noqa: E731
+        if function is None:
+            raise ValueError(f"{name}: a row needs its function")
+        chosen: Semantics = function
+        make = lambda mods, kinds: chosen  # noqa: E731
     ROWS.append(
-        Row(name, tuple(types.split()), frozenset((modifiers + " " + needs).split()), operands, make,
-            kind, flops, widened, frozenset(needs.split()))
-    )  # fmt: skip
+        Row(
+            name,
+            tuple(types.split()),
+            frozenset((modifiers + " " + needs).split()),
+            operands,
+            make,
+            kind,
+            flops,
+            widened,
+            frozenset(needs.split()),
+        )
+    )
 
 
 @lru_cache(maxsize=4096)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from gpucnn.emulator.isa import Array, Semantics, row
 from gpucnn.emulator.rounding import flush
 
 BITS = "b16 b32 b64"
-LOGIC = {"kind": "logic"}
+LOGIC: dict[str, Any] = {"kind": "logic"}
 _COMPARE: dict[str, Semantics] = {
     "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater,
     "ge": np.greater_equal, "lo": np.less, "ls": np.less_equal, "hi": np.greater,
@@ -48,7 +49,8 @@ def _set(mods: frozenset[str], kinds: tuple[str, ...]) -> Semantics:
     compare = _comparison(mods, kinds[1])
     if kinds[0] == "f32":
         return lambda a, b: compare(a, b).astype(np.float32)
-    return lambda a, b: -compare(a, b).astype(np.int32)
+    to = np.uint32 if kinds[0] == "u32" else np.int32
+    return lambda a, b: (-compare(a, b).astype(np.int32)).view(to)
 
 
 def _shift_left(a: Array, b: Array) -> Array:
@@ -86,7 +88,7 @@ def _extract(a: Array, b: Array, c: Array) -> Array:
     position, length = b & np.uint32(255), c & np.uint32(255)
     unsigned = np.dtype(f"u{a.dtype.itemsize}")
     u = a.view(unsigned)
-    moved = _shift_right(u, position)
+    moved = _shift_right(a, position).view(unsigned)
     mask = ~_shift_left(np.array([~unsigned.type(0)]), length)
     field = moved & mask
     if a.dtype.kind == "u":
@@ -132,7 +134,8 @@ def _permute(mods: frozenset[str], kinds: tuple[str, ...]) -> Semantics:
         both = (b.astype(np.uint64) << np.uint64(32)) | a.astype(np.uint64)
         if mode is not None:
             chosen = [
-                x.astype(np.uint64) & np.uint64(7) for x in _SELECT_MODES[mode](c.astype(np.int64))
+                x.astype(np.uint64) & np.uint64(7)
+                for x in _SELECT_MODES[mode](c.astype(np.int64) & 3)
             ]
         else:
             chosen = [((c >> np.uint32(4 * i)) & np.uint32(15)).astype(np.uint64) for i in range(4)]
@@ -246,11 +249,24 @@ for _types, _orders in _ORDERS.items():
     for _order in _orders.split():
         row("setp", _types, "P<TT", make=_setp, needs=_order, modifiers="ftz", kind="compare")
         for _join in _JOIN:
-            row("setp", _types, "P<TTP", make=_setp_joined, needs=f"{_order} {_join}",
-                modifiers="ftz", kind="compare")  # fmt: skip
+            row(
+                "setp",
+                _types,
+                "P<TTP",
+                make=_setp_joined,
+                needs=f"{_order} {_join}",
+                modifiers="ftz",
+                kind="compare",
+            )
         _pairs = " ".join(f"{d}/{t}" for d in ("u32", "s32", "f32") for t in _types.split())
         row("set", _pairs, "T<UU", make=_set, needs=_order, modifiers="ftz", kind="compare")
 _SELECTED = "b16 b32 b64 u16 u32 u64 s16 s32 s64 f32 f64"
 row("selp", _SELECTED, "T<TTP", lambda a, b, p: np.where(p, a, b), kind="compare")
-row("slct", " ".join(f"{t}/{s}" for t in _SELECTED.split() for s in ("s32", "f32")), "T<TTU",
-    make=_select_sign, modifiers="ftz", kind="compare")  # fmt: skip
+row(
+    "slct",
+    " ".join(f"{t}/{s}" for t in _SELECTED.split() for s in ("s32", "f32")),
+    "T<TTU",
+    make=_select_sign,
+    modifiers="ftz",
+    kind="compare",
+)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from gpucnn.emulator.isa import CODES, Array, Semantics, row
@@ -15,7 +17,7 @@ from gpucnn.emulator.rounding import (
 )
 
 INTEGERS = "u8 s8 u16 s16 u32 s32 u64 s64"
-CONVERT = {"kind": "convert"}
+CONVERT: dict[str, Any] = {"kind": "convert"}
 
 
 def _mode(mods: frozenset[str]) -> str:
@@ -70,9 +72,9 @@ def _integer_to_float(mods: frozenset[str], kinds: tuple[str, ...]) -> Semantics
 
     def apply(a: Array) -> Array:
         if mode == "rn":
-            with np.errstate(over="ignore"):
-                return a.astype(to)
-        nearest = a.astype(to)
+            return _finish(a.astype(to), mods)
+        largest = np.finfo(to).max
+        nearest = np.clip(a.astype(to), -largest, largest)
         # Compare in integers: float64 cannot hold all of 64 bits.
         exact = a.astype(object)
         back = np.array([int(x) for x in nearest.ravel()], dtype=object).reshape(nearest.shape)
@@ -80,18 +82,29 @@ def _integer_to_float(mods: frozenset[str], kinds: tuple[str, ...]) -> Semantics
         down = np.where(error < 0, np.nextafter(nearest, to.type(-np.inf)), nearest)
         up = np.where(error > 0, np.nextafter(nearest, to.type(np.inf)), nearest)
         if mode == "rz":
-            return np.where(a < 0, up, down).astype(to)
-        return (down if mode == "rm" else up).astype(to)
+            return _finish(np.where(a < 0, up, down).astype(to), mods)
+        return _finish((down if mode == "rm" else up).astype(to), mods)
 
     return apply
 
 
 def _finish(a: Array, mods: frozenset[str]) -> Array:
     if "sat" in mods:
-        a = np.where(np.isnan(a), 0, np.clip(a, 0, 1)).astype(a.dtype)
+        a = (np.where(np.isnan(a), 0, np.clip(a, 0, 1)) + 0).astype(a.dtype)
     if "relu" in mods:
         a = np.where(a > 0, a, a.dtype.type(0)).astype(a.dtype)
     return flush(a) if "ftz" in mods and a.dtype == np.float32 else a
+
+
+def _directed(a: Array, mode: str) -> Array:
+    """float64 to float16 rounded in a direction."""
+    largest = np.finfo(np.float16).max
+    r = np.clip(a.astype(np.float16), -largest, largest)
+    back = r.astype(np.float64)
+    lower = np.where(back > a, np.nextafter(r, np.float16(-np.inf)), r)
+    upper = np.where(back < a, np.nextafter(r, np.float16(np.inf)), r)
+    chosen = np.where(a < 0, upper, lower) if mode == "rz" else lower if mode == "rm" else upper
+    return np.where(np.isfinite(a), chosen, a).astype(np.float16)
 
 
 def _float_to_float(mods: frozenset[str], kinds: tuple[str, ...]) -> Semantics:
@@ -104,11 +117,7 @@ def _float_to_float(mods: frozenset[str], kinds: tuple[str, ...]) -> Semantics:
         if to == np.float32 and a.dtype == np.float64:
             return _finish(narrow(a, None, mode), mods)
         if to == np.float16 and mode != "rn":
-            r = a.astype(to)
-            back = r.astype(a.dtype)
-            toward_zero = np.abs(back) > np.abs(a)
-            r = np.where(toward_zero, np.nextafter(r, to.type(0)), r)
-            return _finish(r, mods)
+            return _finish(_directed(a.astype(np.float64), mode), mods)
         return _finish(a.astype(to), mods)
 
     return apply
@@ -145,8 +154,15 @@ row("cvt", _PAIRS, "T<U", make=_integer, modifiers="sat", **CONVERT)
 _TO_INT = " ".join(f"{d}/{s}" for d in INTEGERS.split() for s in _FLOATS.split())
 for _round in ROUNDERS:
     row("cvt", _TO_INT, "T<U", make=_float_to_integer, needs=_round, modifiers="ftz sat", **CONVERT)
-    row("cvt", "f16/f16 f32/f32 f64/f64", "T<U", make=_float_to_float, needs=_round,
-        modifiers="ftz sat", **CONVERT)  # fmt: skip
+    row(
+        "cvt",
+        "f16/f16 f32/f32 f64/f64",
+        "T<U",
+        make=_float_to_float,
+        needs=_round,
+        modifiers="ftz sat",
+        **CONVERT,
+    )
 _FROM_INT = " ".join(f"{d}/{s}" for d in _FLOATS.split() for s in INTEGERS.split())
 row("cvt", _FROM_INT, "T<U", make=_integer_to_float, modifiers="rn rz rm rp sat", **CONVERT)
 _FLOAT_PAIRS = " ".join(f"{d}/{s}" for d in _FLOATS.split() for s in _FLOATS.split())

@@ -33,7 +33,8 @@ def _mode(mods: frozenset[str]) -> str:
 
 
 def _saturate(a: Array) -> Array:
-    return np.where(np.isnan(a), 0, np.clip(a, 0, 1)).astype(a.dtype)
+    # + 0 turns -0 into +0.
+    return (np.where(np.isnan(a), 0, np.clip(a, 0, 1)) + 0).astype(a.dtype)
 
 
 def _finish(function: Semantics, mods: frozenset[str]) -> Semantics:
@@ -110,9 +111,11 @@ def _fma64(mods: frozenset[str], kinds: tuple[str, ...]) -> Semantics:
         return fma64
 
     def directed(a: Array, b: Array, c: Array) -> Array:
+        nearest = fma64(a, b, c)
         p, low = two_product(a, b)
         s, e = two_sum(p, c)
-        return toward(s, np.where(e == 0, low, e), mode)
+        high, rest = two_sum(e, low)
+        return toward(nearest, ((s - nearest) + high) + rest, mode)
 
     return directed
 
@@ -141,7 +144,7 @@ def _tanh(a: Array) -> Array:
     return np.tanh(a)
 
 
-def _minimum(function: Semantics) -> Make:
+def extremum(function: Semantics) -> Make:
     """min and max: the other operand for a NaN, or NaN with .NaN; -0 is below +0."""
     smaller = function is np.fmin
 
@@ -213,7 +216,8 @@ def _testp(mods: frozenset[str], kinds: tuple[str, ...]) -> Semantics:
     }[next(iter(mods))]
 
 
-F32, F64 = {"kind": "float32", "flops": 1}, {"kind": "float64", "flops": 1}
+F32: dict[str, Any] = {"kind": "float32", "flops": 1}
+F64: dict[str, Any] = {"kind": "float64", "flops": 1}
 row("add", "f32", "T<TT", make=_sum32(1), modifiers=ROUND + " ftz sat", **F32)
 row("sub", "f32", "T<TT", make=_sum32(-1), modifiers=ROUND + " ftz sat", **F32)
 row("mul", "f32", "T<TT", make=_product32, modifiers=ROUND + " ftz sat", **F32)
@@ -221,8 +225,16 @@ row("add", "f64", "T<TT", make=_sum64(1), modifiers=ROUND, **F64)
 row("sub", "f64", "T<TT", make=_sum64(-1), modifiers=ROUND, **F64)
 row("mul", "f64", "T<TT", make=_product64, modifiers=ROUND, **F64)
 for _name in ("fma", "mad"):
-    row(_name, "f32", "T<TTT", make=_fma32, modifiers=ROUND + " ftz sat", kind="float32",
-        flops=2, widened=True)  # fmt: skip
+    row(
+        _name,
+        "f32",
+        "T<TTT",
+        make=_fma32,
+        modifiers=ROUND + " ftz sat",
+        kind="float32",
+        flops=2,
+        widened=True,
+    )
     row(_name, "f64", "T<TTT", make=_fma64, modifiers=ROUND, kind="float64", flops=2)
 row("div", "f32", "T<TT", make=_wide32(np.divide), modifiers=ROUND + " ftz", widened=True, **F32)
 row(
@@ -235,8 +247,16 @@ row(
     widened=True,
     **F32,
 )
-row("div", "f32", "T<TT", make=_wide32(_divide_approx), modifiers="ftz", needs="approx",
-    widened=True, **F32)  # fmt: skip
+row(
+    "div",
+    "f32",
+    "T<TT",
+    make=_wide32(_divide_approx),
+    modifiers="ftz",
+    needs="approx",
+    widened=True,
+    **F32,
+)
 row("div", "f64", "T<TT", np.divide, modifiers="rn", **F64)
 row("rcp", "f64", "T<T", lambda a: 1 / a, modifiers="rn", **F64)
 row("sqrt", "f64", "T<T", np.sqrt, modifiers="rn", **F64)
@@ -250,7 +270,7 @@ row(
     **F64,
 )
 row("rsqrt", "f64", "T<T", lambda a: 1 / np.sqrt(a), needs="approx", **F64)
-_SPECIAL = {"kind": "special", "flops": 1, "widened": True}
+_SPECIAL: dict[str, Any] = {"kind": "special", "flops": 1, "widened": True}
 row("rcp", "f32", "T<T", make=_wide32(lambda a: 1 / a), modifiers=ROUND + " ftz approx", **_SPECIAL)
 row("sqrt", "f32", "T<T", make=_wide32(np.sqrt), modifiers=ROUND + " ftz approx", **_SPECIAL)
 row(
@@ -270,10 +290,10 @@ row("abs", "f32", "T<T", make=_simple(np.abs), modifiers="ftz", kind="float32")
 row("neg", "f32", "T<T", make=_simple(np.negative), modifiers="ftz", kind="float32")
 row("abs", "f64", "T<T", np.abs, kind="float64")
 row("neg", "f64", "T<T", np.negative, kind="float64")
-row("min", "f32", "T<TT", make=_minimum(np.fmin), modifiers="ftz NaN xorsign abs", kind="float32")
-row("max", "f32", "T<TT", make=_minimum(np.fmax), modifiers="ftz NaN xorsign abs", kind="float32")
-row("min", "f64", "T<TT", make=_minimum(np.fmin), kind="float64")
-row("max", "f64", "T<TT", make=_minimum(np.fmax), kind="float64")
+row("min", "f32", "T<TT", make=extremum(np.fmin), modifiers="ftz NaN xorsign abs", kind="float32")
+row("max", "f32", "T<TT", make=extremum(np.fmax), modifiers="ftz NaN xorsign abs", kind="float32")
+row("min", "f64", "T<TT", make=extremum(np.fmin), kind="float64")
+row("max", "f64", "T<TT", make=extremum(np.fmax), kind="float64")
 row("copysign", "f32 f64", "T<TT", _copysign, kind="float32")
 for _test in "finite infinite number notanumber normal subnormal".split():
     row("testp", "f32 f64", "P<T", make=_testp, needs=_test, kind="compare")

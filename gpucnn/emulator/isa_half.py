@@ -6,22 +6,26 @@ twice the digits and two, so the second rounding does no harm.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from gpucnn.emulator.isa import Array, Semantics, row
-from gpucnn.emulator.rounding import from_bfloat16, to_bfloat16
+from gpucnn.emulator.isa_float import extremum
+from gpucnn.emulator.rounding import from_bfloat16, sum_to_odd, to_bfloat16
 
-HALF = {"kind": "float16"}
+HALF: dict[str, Any] = {"kind": "float16"}
 
 
 def _fma(a: Array, b: Array, c: Array) -> Array:
-    wide = a.astype(np.float64) * b.astype(np.float64) + c.astype(np.float64)
-    return wide
+    # Products are exact in float64; the sum keeps what was lost as an odd last bit.
+    return sum_to_odd(a.astype(np.float64) * b.astype(np.float64), c.astype(np.float64))
 
 
 _FUNCTIONS: dict[str, Semantics] = {
-    "add": np.add, "sub": np.subtract, "mul": np.multiply, "fma": _fma, "min": np.fmin,
-    "max": np.fmax, "neg": np.negative, "abs": np.abs,
+    "add": np.add, "sub": np.subtract, "mul": np.multiply, "fma": _fma,
+    "min": extremum(np.fmin)(frozenset(), ()), "max": extremum(np.fmax)(frozenset(), ()),
+    "neg": np.negative, "abs": np.abs,
 }  # fmt: skip
 
 
@@ -29,7 +33,7 @@ def _half(function: Semantics, mods: frozenset[str]) -> Semantics:
     def apply(*values: Array) -> Array:
         result = function(*(v.astype(np.float32) for v in values)).astype(np.float16)
         if "sat" in mods:
-            result = np.where(np.isnan(result), 0, np.clip(result, 0, 1)).astype(np.float16)
+            result = (np.where(np.isnan(result), 0, np.clip(result, 0, 1)) + 0).astype(np.float16)
         if "relu" in mods:
             result = np.where(result > 0, result, np.float16(0)).astype(np.float16)
         return result
@@ -81,9 +85,28 @@ def _make(name: str) -> Semantics:
 
 for _name in _FUNCTIONS:
     _count = {"fma": 3, "neg": 1, "abs": 1}.get(_name, 2)
-    row(_name, "f16 f16x2 bf16 bf16x2", "T<" + "T" * _count, make=_make(_name),
-        modifiers="rn ftz sat relu NaN", flops=2 if _name == "fma" else 1, **HALF)  # fmt: skip
-row("ex2", "f16", "T<T", lambda a: np.exp2(a.astype(np.float32)).astype(np.float16),
-    needs="approx", kind="special")  # fmt: skip
-row("tanh", "f16", "T<T", lambda a: np.tanh(a.astype(np.float32)).astype(np.float16),
-    needs="approx", kind="special")  # fmt: skip
+    row(
+        _name,
+        "f16 f16x2 bf16 bf16x2",
+        "T<" + "T" * _count,
+        make=_make(_name),
+        modifiers="rn ftz sat relu",
+        flops=2 if _name == "fma" else 1,
+        **HALF,
+    )
+row(
+    "ex2",
+    "f16",
+    "T<T",
+    lambda a: np.exp2(a.astype(np.float32)).astype(np.float16),
+    needs="approx",
+    kind="special",
+)
+row(
+    "tanh",
+    "f16",
+    "T<T",
+    lambda a: np.tanh(a.astype(np.float32)).astype(np.float16),
+    needs="approx",
+    kind="special",
+)

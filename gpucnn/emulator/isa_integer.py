@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -65,10 +64,6 @@ def saturated(function: Semantics) -> Semantics:
     return apply
 
 
-def _sat(function: Semantics) -> Callable[[frozenset[str], tuple[str, ...]], Semantics]:
-    return lambda mods, kinds: saturated(function) if "sat" in mods else function
-
-
 def _product_wide(mods: frozenset[str], kinds: tuple[str, ...]) -> Semantics:
     wide = _wide(kinds)
     return lambda a, b: a.astype(wide) * b.astype(wide)
@@ -102,14 +97,16 @@ def _sad(a: Array, b: Array, c: Array) -> Array:
     return c + np.where(a < b, b - a, a - b)
 
 
-row("add", INTS + " u16x2 s16x2", "T<TT", make=_sat(np.add), modifiers="sat")
-row("sub", INTS, "T<TT", make=_sat(np.subtract), modifiers="sat")
+row("add", INTS, "T<TT", np.add)
+row("sub", INTS, "T<TT", np.subtract)
+row("add", "s32", "T<TT", saturated(np.add), needs="sat")
+row("sub", "s32", "T<TT", saturated(np.subtract), needs="sat")
 row("mul", INTS, "T<TT", np.multiply, needs="lo")
 row("mul", INTS, "T<TT", multiply_high, needs="hi")
 row("mul", " ".join(WIDE), "W<TT", make=_product_wide, needs="wide")
 row("mad", INTS, "T<TTT", lambda a, b, c: a * b + c, needs="lo")
 row("mad", INTS, "T<TTT", lambda a, b, c: multiply_high(a, b) + c, needs="hi")
-row("mad", "s32", "T<TTT", make=_sat(lambda a, b, c: (a * b >> 32) + c), needs="hi sat")
+row("mad", "s32", "T<TTT", saturated(lambda a, b, c: (a * b >> 32) + c), needs="hi sat")
 row("mad", " ".join(WIDE), "W<TTW", make=_mad_wide, needs="wide")
 row("mul24", "s32 u32", "T<TT", _mul24, needs="lo")
 row("mul24", "s32 u32", "T<TT", _mul24_high, needs="hi")

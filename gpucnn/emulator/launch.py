@@ -10,10 +10,11 @@ import numpy as np
 from gpucnn.emulator.counters import Tally
 from gpucnn.emulator.errors import EmulatorError
 from gpucnn.emulator.findings import Checks, Dimensions, Findings
+from gpucnn.emulator.flatten import SharedArray
 from gpucnn.emulator.globals import GlobalShadow
 from gpucnn.emulator.isa import Array
 from gpucnn.emulator.memory import Memory
-from gpucnn.emulator.program import Program, SharedArray
+from gpucnn.emulator.program import Program
 
 if TYPE_CHECKING:
     from gpucnn.emulator.schedule import Schedule
@@ -62,7 +63,7 @@ class Launch:
         self.tracks_shared = checks.races or checks.uninitialised
         self.globals = GlobalShadow(self) if checks.races or checks.unwritten else None
         self.tally = Tally(counting)
-        self.program_limit = STEPS
+        self.steps = STEPS
 
     def param(self, offset: int, dtype: np.dtype[Any]) -> Array:
         return self.params[offset : offset + dtype.itemsize].view(dtype)

@@ -14,7 +14,7 @@ import numpy as np
 
 from gpucnn.emulator.errors import UnknownInstruction
 from gpucnn.emulator.isa import CODES, Array, find
-from gpucnn.emulator.parse import SIZES, Group, Imm, Instruction, Mem, Not, Operand, Reg, Symbol
+from gpucnn.emulator.syntax import SIZES, Group, Imm, Instruction, Mem, Not, Operand, Reg, Symbol
 
 SHARED_WINDOW = 0x0001_0000_0000_0000
 LOCAL_WINDOW = 0x0002_0000_0000_0000
@@ -91,7 +91,7 @@ def lower(index: int, instruction: Instruction) -> Step:
     """Raises UnknownInstruction, naming opcode and line."""
     operation = find(instruction.opcode)
     if operation is None:
-        from gpucnn.emulator import access, atomics, copies, matrix, warp  # noqa: F401
+        from gpucnn.emulator import access, atomics, carry, copies, matrix, warp  # noqa: F401
 
         make = SERVICES.get(instruction.opcode.partition(".")[0])
         if make is None:
@@ -112,9 +112,14 @@ def lower(index: int, instruction: Instruction) -> Step:
     else:
         targets = [(_register(results), operation.results[0])]
     return Step(
-        function, list(zip(sources, operation.forms, strict=True)), targets, operation.kind,
-        flops=operation.flops, flushed=operation.flushed, wraps=_wraps(instruction.opcode),
-    )  # fmt: skip
+        function,
+        list(zip(sources, operation.forms, strict=True)),
+        targets,
+        operation.kind,
+        flops=operation.flops,
+        flushed=operation.flushed,
+        wraps=_wraps(instruction.opcode),
+    )
 
 
 def _wraps(opcode: str) -> str:
@@ -131,11 +136,8 @@ def _register(operand: Operand) -> Reg | None:
     return None
 
 
-def registers_of(
-    instruction: Instruction, _cache: dict[int, Any] = {}
-) -> tuple[set[int], set[int]]:  # noqa: B006
-    """Indices of the registers an instruction reads and writes."""
-    step = lower(-1, instruction)
+def registers_of(step: Step) -> tuple[set[int], set[int]]:
+    """Indices of the registers a step reads and writes."""
     reads: set[int] = set()
     for operand, _ in step.sources:
         if isinstance(operand, Not):
@@ -203,9 +205,12 @@ def _cvta(s: Service) -> Step:
     if SIZES[kind] != 8 and shift:
         raise s.unknown()
     return Step(
-        (lambda v: v + step) if shift else (lambda v: v), [(source, code)], [(_register(to), "s64")],
-        "move", alias=not shift,
-    )  # fmt: skip
+        (lambda v: v + step) if shift else (lambda v: v),
+        [(source, code)],
+        [(_register(to), "s64")],
+        "move",
+        alias=not shift,
+    )
 
 
 @service("isspacep")
@@ -221,8 +226,17 @@ def _isspacep(s: Service) -> Step:
     return Step(inside, [(source, "i8")], [(_register(to), "pred")], "compare")
 
 
-@service("prefetch", "prefetchu", "discard", "applypriority", "nanosleep", "pmevent", "setmaxnreg",
-         "griddepcontrol", "createpolicy")  # fmt: skip
+@service(
+    "prefetch",
+    "prefetchu",
+    "discard",
+    "applypriority",
+    "nanosleep",
+    "pmevent",
+    "setmaxnreg",
+    "griddepcontrol",
+    "createpolicy",
+)
 def _nothing(s: Service) -> Step:
     results: list[tuple[Reg | None, str]] = []
     if s.instruction.opcode.startswith("createpolicy"):
@@ -253,8 +267,13 @@ def _brx(s: Service) -> Step:
 
 @service("activemask")
 def _active(s: Service) -> Step:
-    return Step(lambda x: x.active_mask(), [], [(_register(s.instruction.operands[0]), "b32")],
-                "warp", lanes=True)  # fmt: skip
+    return Step(
+        lambda x: x.active_mask(),
+        [],
+        [(_register(s.instruction.operands[0]), "b32")],
+        "warp",
+        lanes=True,
+    )
 
 
 def constant(operand: Imm, form: str) -> Array:

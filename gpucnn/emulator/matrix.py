@@ -17,8 +17,8 @@ from gpucnn.emulator.access import Access
 from gpucnn.emulator.isa import Array
 from gpucnn.emulator.lanes import Lanes
 from gpucnn.emulator.lower import SHARED_WINDOW, Service, Step, registers, service, vector
-from gpucnn.emulator.parse import Mem, Operand
 from gpucnn.emulator.rounding import from_bfloat16
+from gpucnn.emulator.syntax import Mem, Operand
 
 # Bits kept below the largest exponent when terms are aligned: 24 and one more (Ampere).
 KEPT = 25
@@ -100,7 +100,9 @@ class Multiply:
         truncating = x.launch.schedule.truncating
         d = accumulate(products, c, min(STEP[self.kind], self.k), truncating)
         if x.launch.tally.on:
-            x.launch.tally.flop("tensor", warps * self.flops)
+            x.launch.tally.flop(
+                "tensor tf32" if self.kind == "tf32" else "tensor", warps * self.flops
+            )
         return self._scatter(d, warps)
 
     def _gather(self, words: list[Array], warps: int, rows: int, is_a: bool, per: int) -> Array:
@@ -151,8 +153,13 @@ def _mma(s: Service) -> Step:
         raise s.unknown()
     d, *sources = s.instruction.operands
     items: list[tuple[Operand, str]] = [(o, "u4") for source in sources[:3] for o in vector(source)]
-    return Step(Multiply(s, kind, k, kinds[0]), items, [(r, "b32") for r in registers(d)], "tensor",
-                lanes=True)  # fmt: skip
+    return Step(
+        Multiply(s, kind, k, kinds[0]),
+        items,
+        [(r, "b32") for r in registers(d)],
+        "tensor",
+        lanes=True,
+    )
 
 
 class LoadMatrix(Access):

@@ -35,7 +35,7 @@ class Buffer:
         self.size = size
         self.end = base + size
         self.name = name
-        raw = (ctypes.c_uint8 * size).from_address(host) if size else bytearray()
+        raw: Any = (ctypes.c_uint8 * size).from_address(host) if size else bytearray()
         self.data: npt.NDArray[np.uint8] = np.frombuffer(raw, np.uint8)
         self._views: dict[Any, Array] = {}
 

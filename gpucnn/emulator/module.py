@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from gpucnn.emulator.access import smallest
+from gpucnn.emulator.carry import CARRY
 from gpucnn.emulator.chunk import Chunk
 from gpucnn.emulator.compile import Compiled, compile_block
 from gpucnn.emulator.counters import Counters
 from gpucnn.emulator.execute import Execution
 from gpucnn.emulator.findings import ALL, Checks, Finding
-from gpucnn.emulator.launch import Launch, pack
-from gpucnn.emulator.lower import lower
+from gpucnn.emulator.launch import STEPS, Launch, pack
 from gpucnn.emulator.memory import Memory
 from gpucnn.emulator.overflow import followed
 from gpucnn.emulator.parse import parse
@@ -39,7 +39,7 @@ class Kernel:
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        self.types = {r.index: r.type for r in program.all_registers()}
+        self.types = {r.index: r.type for r in [*program.all_registers(), CARRY]}
         self._compiled: dict[tuple[int, bool], Compiled] = {}
         self._followed: frozenset[int] | None = None
         self.overflow = False
@@ -87,13 +87,10 @@ class Module:
         return tuple(f.name for f in self.text.functions.values() if f.entry)
 
     def kernel(self, entry: str) -> Kernel:
-        """The entry with its instructions checked against the table."""
+        """The entry, its instructions found in the table. Raises UnknownInstruction."""
         found = self._kernels.get(entry)
         if found is None:
             program = Program(self.text, entry, self.variables)
-            for block in program.blocks:
-                for index in block.instructions:
-                    lower(index, program.instructions[index])
             found = self._kernels[entry] = Kernel(program)
         return found
 
@@ -110,6 +107,7 @@ class Module:
         outputs: Sequence[Any] = (),
         counters: bool = True,
         lanes: int = LANES,
+        steps: int = STEPS,
     ) -> Report:
         """Run a kernel.
 
@@ -121,6 +119,7 @@ class Module:
             outputs: arrays that the kernel should write in full; elements it did not are a finding.
             counters: whether to count.
             lanes: threads that are run together, about.
+            steps: blocks of instructions after which a chunk is taken to run for ever.
 
         Raises EmulatorError when the launch cannot be carried out.
         """
@@ -129,12 +128,20 @@ class Module:
         x, y, z = (*(int(n) for n in grid), 1, 1)[:3]
         bx, by, bz = (*(int(n) for n in block), 1, 1)[:3]
         launch = Launch(
-            kernel.program, self.memory, (x, y, z), (bx, by, bz),
-            pack(kernel.program, arguments, self.memory), shared, checks, schedule,
-            kernel.granule, counters,
-        )  # fmt: skip
+            kernel.program,
+            self.memory,
+            (x, y, z),
+            (bx, by, bz),
+            pack(kernel.program, arguments, self.memory),
+            shared,
+            checks,
+            schedule,
+            kernel.granule,
+            counters,
+        )
         if launch.globals is not None:
             launch.globals.granules(kernel.global_granule)
+        launch.steps = steps
         each = max(lanes // max(launch.threads, 1), 1)
         order = schedule.blocks(launch.blocks)
         with np.errstate(all="ignore"):
@@ -145,10 +152,8 @@ class Module:
                     break
         if checks.unwritten and launch.globals is not None:
             self._unwritten(launch, outputs)
-        unique = 0
-        total = launch.tally.total(
-            kernel, launch.blocks, launch.blocks * launch.threads, launch.shared_size, unique
-        )
+        own = sum(array.size for array in launch.shared_arrays)
+        total = launch.tally.total(kernel, launch.blocks, launch.blocks * launch.threads, own)
         return Report(launch.findings.tuple(), total)
 
     def _unwritten(self, launch: Launch, outputs: Sequence[Any]) -> None:
@@ -163,6 +168,7 @@ class Module:
             if count:
                 launch.findings.add(
                     "unwritten",
-                    f"{count} elements of '{buffer.name}' are never written, the first at byte {first}",
+                    f"{count} elements of '{buffer.name}' are never written, "
+                    f"the first at byte {first}",
                     address=buffer.base + first,
                 )

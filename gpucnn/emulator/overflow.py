@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from gpucnn.emulator.isa import Array
-from gpucnn.emulator.lower import lower
-from gpucnn.emulator.parse import Mem, Reg
 from gpucnn.emulator.program import Program
+from gpucnn.emulator.syntax import Mem, Reg
 
 TAINT = 1 << 28
 """Added to a register's index: where its flag is kept."""
@@ -54,7 +53,7 @@ def followed(program: Program) -> frozenset[int]:
                 wanted.add(operand.base.index)
         if name not in _CARRIES or _unsigned(instruction.opcode):
             continue
-        step = lower(index, instruction)
+        step = program.step(index)
         for reg, kind in step.results:
             if reg is None or kind[0] == "f" or kind == "pred":
                 continue

@@ -29,7 +29,10 @@ _LOG = 256
 
 
 class SharedShadow:
-    """Cells of all blocks of a chunk. Keys are clock << 32 | thread << 20 | atomic | instruction."""
+    """Cells of all blocks of a chunk.
+
+    Keys are clock << 32 | thread << 20 | atomic | instruction.
+    """
 
     def __init__(self, chunk: Chunk) -> None:
         self.chunk = chunk
@@ -139,9 +142,16 @@ class SharedShadow:
     # Judgement
 
     def _judge(
-        self, lanes: Lanes, cells: Array, keys: Array, doubtful: Array, index: int, verb: str,
-        other_verb: str, atomic: bool,
-    ) -> None:  # fmt: skip
+        self,
+        lanes: Lanes,
+        cells: Array,
+        keys: Array,
+        doubtful: Array,
+        index: int,
+        verb: str,
+        other_verb: str,
+        atomic: bool,
+    ) -> None:
         which = np.flatnonzero(doubtful)
         keys, cells = keys[which], cells[which]
         launch = self.chunk.launch
@@ -178,14 +188,19 @@ class SharedShadow:
             name = self._name(int(cells[first]))
             text = f"{verb} {name} that another thread {other_verb} with no barrier between"
             if warp_level:
-                text = f"{verb} {name} that a lane of its warp {other_verb}, without __syncwarp between"
+                text = f"{verb} {name} that a lane of its warp {other_verb}, without __syncwarp"
             block_slot = int(slots[first]) // self.chunk.width * self.chunk.width
             party = self.chunk.place(block_slot + int(theirs[first]))
             self._report(
-                "syncwarp" if warp_level else "race", text, index, int(slots[first]),
-                int(cells[first]), hit.size, other=launch.where(key & _INDEX),
+                "syncwarp" if warp_level else "race",
+                text,
+                index,
+                int(slots[first]),
+                int(cells[first]),
+                hit.size,
+                other=launch.where(key & _INDEX),
                 other_thread=party["thread"],
-            )  # fmt: skip
+            )
 
     def _ordered(self, slots: Array, theirs: Array, clock: Array, same_warp: Array) -> Array:
         ordered = np.zeros(slots.shape, np.bool_)
@@ -243,7 +258,7 @@ class SharedShadow:
         self._stamp = None
 
     def settle(self) -> None:
-        """After barriers: see whether the blocks agree again, drop readers that no longer matter."""
+        """After barriers: see whether the blocks agree again, drop readers that are ordered."""
         self.same = bool(
             (self.clock == self.clock[0]).all() and (self.floor == self.floor[0]).all()
         )

@@ -107,7 +107,7 @@ def fma32_mode(a: Array, b: Array, c: Array, mode: str, ftz: bool) -> Array:
     return narrow(s, e, mode, ftz)
 
 
-def _sum_to_odd(a: Array, b: Array) -> Array:
+def sum_to_odd(a: Array, b: Array) -> Array:
     """a + b rounded to odd: when inexact, to the neighbour whose last bit is one."""
     s, e = two_sum(a, b)
     even = (s.view(np.uint64) & _ONE) == 0
@@ -124,7 +124,8 @@ def fma64(a: Array, b: Array, c: Array) -> Array:
     high, low = two_product(a, b)
     th, tl = two_sum(c, low)
     vh, vl = two_sum(high, th)
-    result = vh + _sum_to_odd(tl, vl)
+    result = vh + sum_to_odd(tl, vl)
+    result = np.where(result == 0, plain, result)  # an exact zero has the sign of the plain sum
     # The error terms are exact only away from the ends of the exponent range.
     size = np.maximum(np.abs(a), np.abs(b))
     product_size = np.abs(high)
@@ -134,7 +135,9 @@ def fma64(a: Array, b: Array, c: Array) -> Array:
         return result
     result = np.where(safe, result, plain)
     a, b, c, safe = np.broadcast_arrays(a, b, c, safe)
-    finite = np.isfinite(a) & np.isfinite(b) & np.isfinite(c)
+    bounded = np.isfinite(a) & np.isfinite(b)
+    result = np.where(bounded & ~np.isfinite(c), c, result)
+    finite = bounded & np.isfinite(c)
     for i in np.flatnonzero(~safe & finite):
         result[i] = _exact(float(a[i]), float(b[i]), float(c[i]), float(result[i]))
     return result

@@ -13,7 +13,7 @@ import numpy as np
 from gpucnn.emulator.isa import CODES, Array
 from gpucnn.emulator.lanes import Lanes
 from gpucnn.emulator.lower import Service, Step, registers, service
-from gpucnn.emulator.parse import Group, Imm, Operand
+from gpucnn.emulator.syntax import Group, Imm, Operand
 
 FULL = Imm(0xFFFFFFFF)
 
@@ -118,9 +118,12 @@ def _shuffle(s: Service) -> Step:
     pair = isinstance(to, Group)
     kinds = ["b32", "pred"][: len(targets)]
     return Step(
-        shuffle, [(source, "u4"), (offset, "u4"), (clamp, "u4"), (mask[0] if mask else FULL, "u4")],
-        list(zip(targets, kinds, strict=True)), "warp", lanes=True,
-    )  # fmt: skip
+        shuffle,
+        [(source, "u4"), (offset, "u4"), (clamp, "u4"), (mask[0] if mask else FULL, "u4")],
+        list(zip(targets, kinds, strict=True)),
+        "warp",
+        lanes=True,
+    )
 
 
 def _ballot(x: Lanes, bits: Array) -> Array:
@@ -147,8 +150,13 @@ def _vote(s: Service) -> Step:
         return (yes == members) if mode == "all" else (yes == members) | (yes == 0)
 
     kind = "b32" if mode == "ballot" else "pred"
-    return Step(vote, [(source, "?"), (mask[0] if mask else FULL, "u4")],
-                [(registers(to)[0], kind)], "warp", lanes=True)  # fmt: skip
+    return Step(
+        vote,
+        [(source, "?"), (mask[0] if mask else FULL, "u4")],
+        [(registers(to)[0], kind)],
+        "warp",
+        lanes=True,
+    )
 
 
 @service("match")
@@ -177,8 +185,13 @@ def _match(s: Service) -> Step:
         return (result, same) if pair else result
 
     targets = registers(to)
-    return Step(match, [(source, CODES[kind]), (mask, "u4")],
-                list(zip(targets, ["b32", "pred"][: len(targets)], strict=True)), "warp", lanes=True)  # fmt: skip
+    return Step(
+        match,
+        [(source, CODES[kind]), (mask, "u4")],
+        list(zip(targets, ["b32", "pred"][: len(targets)], strict=True)),
+        "warp",
+        lanes=True,
+    )
 
 
 @service("redux")
@@ -187,8 +200,14 @@ def _redux(s: Service) -> Step:
     mode = next(m for m in s.mods if m in ("add", "min", "max", "and", "or", "xor"))
     kind = s.type()
     dtype = np.dtype(CODES[kind])
-    ufunc = {"add": np.add, "min": np.minimum, "max": np.maximum, "and": np.bitwise_and,
-             "or": np.bitwise_or, "xor": np.bitwise_xor}[mode]  # fmt: skip
+    ufunc = {
+        "add": np.add,
+        "min": np.minimum,
+        "max": np.maximum,
+        "and": np.bitwise_and,
+        "or": np.bitwise_or,
+        "xor": np.bitwise_xor,
+    }[mode]
     if kind == "b32":
         neutral: Any = 0xFFFFFFFF if mode == "and" else 0
     else:
@@ -202,7 +221,7 @@ def _redux(s: Service) -> Step:
             32, dtype=np.uint32
         ) & np.uint32(1)
         rows = np.where(member != 0, values[x.warp], dtype.type(neutral))
-        return ufunc.reduce(rows, axis=1).astype(dtype)  # type: ignore[no-any-return]
+        return ufunc.reduce(rows, axis=1).astype(dtype)
 
     return Step(
         reduce,

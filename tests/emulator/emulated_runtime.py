@@ -34,6 +34,7 @@ class EmulatedRuntime:
 
     def __init__(self, major: int, schedule: Schedule = LOWEST_FIRST) -> None:
         self.major, self.schedule = major, schedule
+        self.counting = False
         self.reports: list[tuple[Kernel, Report]] = []
 
     def empty(
@@ -85,7 +86,7 @@ class EmulatedRuntime:
         ]
         module = compiled(self.major, kernel.module)
         report = module.launch(
-            kernel.entry, *shape, values, shared, schedule=self.schedule, counters=False
+            kernel.entry, *shape, values, shared, schedule=self.schedule, counters=self.counting
         )
         self.reports.append((kernel, report))
 
