@@ -45,13 +45,12 @@ def profile(name: str, row: str, gpu: str, as_json: bool) -> None:
             threads,
             launch.report.counters,
             launch.shared,
-            launch.footprint,
         )
         if as_json:
             click.echo(json.dumps(_as_dict(case, launch, found)))
         else:
             click.echo("")
-            _print(launch, found, f"sm_{target.arch}")
+            _print(launch, found, f"sm_{estimates.architecture(target)}")
 
 
 def _launches(name: str, row: str) -> tuple[Case, list[EmulatedLaunch]]:

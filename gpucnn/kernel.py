@@ -58,7 +58,6 @@ class Profile(emulator.Report):
     grid: tuple[int, ...]
     block: tuple[int, ...]
     shared: int
-    footprint: int
 
     def estimate(self, gpu: str = "a100") -> Estimate:
         """What a GPU would need at least, from the counters: an estimate, not a measurement.
@@ -69,7 +68,7 @@ class Profile(emulator.Report):
         from gpucnn.backends.gpu.estimate import estimate
 
         size = int(np.prod(self.block))
-        return estimate(gpu, self.kernel, size, self.counters, self.shared, self.footprint)
+        return estimate(gpu, self.kernel, size, self.counters, self.shared)
 
 
 class Kernel:
@@ -175,7 +174,6 @@ class Kernel:
         )
         if report is None:
             raise ValueError(f"{self.entry}: grid {tuple(grid)} has no blocks to profile")
-        footprint = sum(t.data.nbytes for t in map(_tensor, moved) if t is not None)
         return Profile(
             report.findings,
             report.counters,
@@ -183,7 +181,6 @@ class Kernel:
             tuple(grid),
             tuple(block),
             shared,
-            footprint,
         )
 
     def _values(self, arguments: Sequence[Any]) -> tuple[list[Any], list[Tensor]]:

@@ -213,9 +213,9 @@ def _divisors(g: Pool2dGeometry) -> Array:
     return (bottom - top)[:, None] * (right - left)[None, :]
 
 
-def _even(inputs: int, outputs: int) -> list[tuple[int, int]]:
-    """The input range of each output i: floor(i inputs / outputs) to ceil((i + 1) inputs / outputs)."""
-    return [(i * inputs // outputs, -(-(i + 1) * inputs // outputs)) for i in range(outputs)]
+def _even(n: int, outputs: int) -> list[tuple[int, int]]:
+    """The input range of each output i: floor(i n / outputs) to ceil((i + 1) n / outputs)."""
+    return [(i * n // outputs, -(-(i + 1) * n // outputs)) for i in range(outputs)]
 
 
 def adaptive_avg_pool2d(x: Array, y: Array) -> None:

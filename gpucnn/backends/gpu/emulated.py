@@ -30,17 +30,13 @@ _MEMORY = emulator.Memory()
 
 
 class EmulatedLaunch(NamedTuple):
-    """A launch and what the emulator reports of it.
-
-    `shared` are its bytes of dynamic shared memory, `footprint` the bytes of its arrays.
-    """
+    """A launch with `shared` bytes of dynamic shared memory, and what the emulator reports."""
 
     kernel: Kernel
     grid: tuple[int, ...]
     block: tuple[int, ...]
     report: emulator.Report
     shared: int = 0
-    footprint: int = 0
 
 
 def why_not() -> str | None:
@@ -164,12 +160,7 @@ class EmulatedRuntime(HostRuntime):
             where = f"{kernel.entry} ({kernel.module}), grid {shape[0]}, block {shape[1]}"
             raise LaunchError(f"{where}: {error}") from error
         if self.launches is not None:
-            footprint = sum(
-                value.nbytes
-                for parameter, value in zip(kernel.signature, bound)
-                if parameter.pointer and value is not None
-            )
-            self.launches.append(EmulatedLaunch(kernel, *shape, report, shared, footprint))
+            self.launches.append(EmulatedLaunch(kernel, *shape, report, shared))
         return report
 
     def program(self, module: Module) -> emulator.Module:
