@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gpucnn.core import memory
-from gpucnn.core.autograd import Function, no_grad
+from gpucnn.core.autograd import Function
 from gpucnn.core.dispatch import Spec
 from gpucnn.core.memory import bool_, float32, int64
 from gpucnn.core.primitive import primitive
@@ -27,6 +27,9 @@ _TO_BOOL = {
     "equal", "not_equal", "less", "less_equal", "greater", "greater_equal",
     "logical_and", "logical_or",
 }  # fmt: skip
+
+
+_WITHIN = {"min": "greater_equal", "max": "less_equal"}
 
 
 @primitive
@@ -253,44 +256,6 @@ maximum = _binary(Extremum, "maximum", "maximum")
 minimum = _binary(Extremum, "minimum", "minimum")
 
 
-def _comparison(name: str) -> Any:
-    def call(input: Any, other: Any) -> Tensor:
-        a, b = common_dtype(name, operand(name, input), operand(name, other))
-        return binary(a, b, op=name)
-
-    call.__name__ = name
-    call.__doc__ = f"The bool tensor of input {name.replace('_', ' ')} other, with broadcasting."
-    return call
-
-
-equal = _comparison("equal")
-not_equal = _comparison("not_equal")
-less = _comparison("less")
-less_equal = _comparison("less_equal")
-greater = _comparison("greater")
-greater_equal = _comparison("greater_equal")
-
-
-def _logical(name: str) -> Any:
-    def call(input: Tensor, other: Tensor) -> Tensor:
-        a, b = bool_tensor(name, "input", input), bool_tensor(name, "other", other)
-        same_device(name, input=a, other=b)
-        return binary(a, b, op=name)
-
-    call.__name__ = name
-    call.__doc__ = f"input {name.partition('_')[2]} other, of bool tensors, with broadcasting."
-    return call
-
-
-logical_and = _logical("logical_and")
-logical_or = _logical("logical_or")
-
-
-def logical_not(input: Tensor) -> Tensor:
-    """not input, of a bool tensor."""
-    return unary(bool_tensor("logical_not", "input", input), op="logical_not")
-
-
 def select(condition: Tensor, input: Any, other: Any) -> Tensor:
     """`input` where the bool tensor `condition` holds, else `other` (torch.where)."""
     mask = bool_tensor("where", "condition", condition)
@@ -305,16 +270,27 @@ def select(condition: Tensor, input: Any, other: Any) -> Tensor:
 
 
 def clamp(input: Tensor, min: Number | None = None, max: Number | None = None) -> Tensor:
-    """The input limited to [min, max]; a value outside has gradient 0, one on a limit keeps it."""
-    if min is None and max is None:
-        raise ValueError("clamp: min or max must be given")
-    with no_grad():
-        limited = operand("clamp", input)
-        if min is not None:
-            limited = maximum(limited, min)
-        if max is not None:
-            limited = minimum(limited, max)
-        above = None if min is None else greater_equal(input, min)
-        below = None if max is None else less_equal(input, max)
-        inside = below if above is None else above if below is None else logical_and(above, below)
-    return select(inside, input, limited)
+    """The input limited to [min, max]; a value outside has gradient 0, one on a limit keeps it.
+
+    Raises:
+        ValueError: neither limit is given.
+        TypeError: a limit is not a number.
+    """
+    call = "clamp"
+    x = operand(call, input)
+    limits = {"min": min, "max": max}
+    given = {name: operand(call, limit) for name, limit in limits.items() if limit is not None}
+    if not given:
+        raise ValueError(f"{call}: min or max must be given")
+    for name, limit in given.items():
+        if isinstance(limit, Tensor):
+            raise TypeError(f"{call}: {name} must be a number; use maximum or minimum")
+        x, _ = common_dtype(call, x, limit)
+    limited = x.detach()
+    if min is not None:
+        limited = binary(limited, min, op="maximum")
+    if max is not None:
+        limited = binary(limited, max, op="minimum")
+    inside = [binary(x, limit, op=_WITHIN[name]) for name, limit in given.items()]
+    kept = inside[0] if len(inside) == 1 else binary(*inside, op="logical_and")
+    return Where.apply(kept, x, limited)

@@ -169,6 +169,8 @@ ARITHMETIC: list[tuple[Call, type[Exception], str]] = [
      "power: an integer to a negative integer power, -1; use .float()"),
     (lambda: ones(2, dtype="uint8") + 256, ValueError, "add: 256 does not fit a tensor of uint8"),
     (lambda: gpucnn.clamp(ones(2)), ValueError, "clamp: min or max must be given"),
+    (lambda: ones(2).clamp(min=ones(2)), TypeError,
+     "clamp: min must be a number; use maximum or minimum"),
     (lambda: ones(2).add_(ones(3, 2)), ValueError, "add_: (3, 2) does not broadcast into (2,)"),
     (lambda: tensor([1]).add_(0.5), TypeError,
      "add_: float64 cannot be stored in a tensor of int64"),
