@@ -10,6 +10,7 @@ barriers (known per warp).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,11 +88,23 @@ class SharedShadow:
             if len(self.log) > _LOG:
                 self._fold()
 
-    def write(self, lanes: Lanes, cells: Array, index: int, atomic: bool = False) -> None:
+    def write(
+        self,
+        lanes: Lanes,
+        cells: Array,
+        index: int,
+        atomic: bool = False,
+        same: Callable[[], Array] | None = None,
+    ) -> None:
+        """`same` tells the lanes whose value is already there: two threads that write one value,
+        such as a flag, do each other no harm.
+        """
         keys = self.written.take(cells)
         limit = self.limit(lanes)
         doubtful = (keys.view(np.uint64) >= limit) & (keys != UNWRITTEN)
         if np.count_nonzero(doubtful):
+            if same is not None:
+                doubtful = doubtful & ~(same() & (keys >= 0))
             self._judge(lanes, cells, keys, doubtful, index, "writes", "wrote", atomic)
         if (self.log or self.folded) and self.chunk.launch.checks.races:
             self._against_readers(lanes, cells, index, limit)
