@@ -185,7 +185,8 @@ def _flush64(function: Semantics) -> Semantics:
     def apply(a: Array) -> Array:
         a = np.where(np.abs(a) < 2.0**-1022, np.copysign(0.0, a), a)
         r = function(a)
-        return np.where(np.abs(r) < 2.0**-1022, np.copysign(0.0, r), r)
+        flushed: Array = np.where(np.abs(r) < 2.0**-1022, np.copysign(0.0, r), r)
+        return flushed
 
     return apply
 

@@ -96,9 +96,7 @@ class SharedShadow:
         atomic: bool = False,
         same: Callable[[], Array] | None = None,
     ) -> None:
-        """`same` tells the lanes whose value is already there: two threads that write one value,
-        such as a flag, do each other no harm.
-        """
+        """`same`: lanes whose value is there already; to write one value twice does no harm."""
         keys = self.written.take(cells)
         limit = self.limit(lanes)
         doubtful = (keys.view(np.uint64) >= limit) & (keys != UNWRITTEN)
@@ -226,10 +224,8 @@ class SharedShadow:
     def _report(
         self, kind: str, message: str, index: int, slot: int, cell: int, count: int, **more: Any
     ) -> None:
-        address = cell % self.chunk.cells * self.granule
-        self.chunk.launch.report(
-            kind, message, index, count=count, address=address, **self.chunk.place(slot), **more
-        )
+        more |= {"count": count, "address": cell % self.chunk.cells * self.granule}
+        self.chunk.launch.report(kind, message, index, **self.chunk.place(slot), **more)
 
     def _name(self, cell: int) -> str:
         offset = cell % self.chunk.cells * self.granule
@@ -272,15 +268,16 @@ class SharedShadow:
 
     def settle(self) -> None:
         """After barriers: see whether the blocks agree again, drop readers that are ordered."""
-        self.same = bool(
-            (self.clock == self.clock[0]).all() and (self.floor == self.floor[0]).all()
-        )
+        self._compare()
         if self.same and self.floor[0] + 1 == self.clock[0]:
             for where, _, _ in self.log[: self.noted]:
                 self.touched[where] = False
             self.log.clear()
             self.noted = 0
             self.folded = False
+
+    def _compare(self) -> None:
+        self.same = not (np.ptp(self.clock) or np.ptp(self.floor))
 
     def warp_sync(self, lanes: Lanes, masks: Array) -> None:
         """Lanes of a warp have met: each lane's `masks` names the lanes of its group."""
@@ -301,6 +298,4 @@ class SharedShadow:
         known[lanes.slots] = rows
         np.add.at(self.clock, np.unique(lanes.block), 1)
         self._stamp = None
-        self.same = bool(
-            (self.clock == self.clock[0]).all() and (self.floor == self.floor[0]).all()
-        )
+        self._compare()
