@@ -184,9 +184,8 @@ def _upper_half(function: Semantics) -> Semantics:
 def _flush64(function: Semantics) -> Semantics:
     def apply(a: Array) -> Array:
         a = np.where(np.abs(a) < 2.0**-1022, np.copysign(0.0, a), a)
-        r = function(a)
-        flushed: Array = np.where(np.abs(r) < 2.0**-1022, np.copysign(0.0, r), r)
-        return flushed
+        r: Array = function(a)
+        return np.where(np.abs(r) < 2.0**-1022, np.copysign(0.0, r), r)
 
     return apply
 

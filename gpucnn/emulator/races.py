@@ -268,16 +268,13 @@ class SharedShadow:
 
     def settle(self) -> None:
         """After barriers: see whether the blocks agree again, drop readers that are ordered."""
-        self._compare()
+        self.same = not (np.ptp(self.clock) or np.ptp(self.floor))
         if self.same and self.floor[0] + 1 == self.clock[0]:
             for where, _, _ in self.log[: self.noted]:
                 self.touched[where] = False
             self.log.clear()
             self.noted = 0
             self.folded = False
-
-    def _compare(self) -> None:
-        self.same = not (np.ptp(self.clock) or np.ptp(self.floor))
 
     def warp_sync(self, lanes: Lanes, masks: Array) -> None:
         """Lanes of a warp have met: each lane's `masks` names the lanes of its group."""
@@ -298,4 +295,4 @@ class SharedShadow:
         known[lanes.slots] = rows
         np.add.at(self.clock, np.unique(lanes.block), 1)
         self._stamp = None
-        self._compare()
+        self.same = not (np.ptp(self.clock) or np.ptp(self.floor))
