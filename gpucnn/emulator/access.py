@@ -77,8 +77,13 @@ class Access(GlobalAccess):
         shadow, chunk = x.chunk.shadow, x.chunk
         if shadow is not None:
             base = 0 if chunk.count == 1 else x.cell_base
+
+            def same() -> Array:
+                at = (x.shared_base + offset) >> self.shift
+                return self.there(x, chunk.shared_view(self.dtype), at, values)
+
             for cells in self.cells(x, offset, shadow.granule):
-                shadow.write(x, base + cells, self.index)
+                shadow.write(x, base + cells, self.index, same=same)
         if chunk.copies:
             chunk.copies.touch(x, offset, self, "writes")
         if x.launch.tally.on:

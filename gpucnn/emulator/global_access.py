@@ -173,6 +173,14 @@ class GlobalAccess:
                 result[mask] = part
         return tuple(results)
 
+    def there(self, x: Lanes, data: Array, at: Array, values: tuple[Array, ...]) -> Array:
+        """The lanes whose values are in memory already, bit for bit."""
+        bits = f"u{self.size}"
+        kept = np.ones(x.n, np.bool_)
+        for k, value in enumerate(values):
+            kept &= data.take(at + k).view(bits) == value.view(bits)
+        return kept
+
     def global_store(self, x: Lanes, address: Array, *values: Array) -> None:
         place = self.locate(x, address)
         if place is None:
@@ -193,8 +201,12 @@ class GlobalAccess:
                 )
             return
         if x.launch.globals is not None:
+
+            def same() -> Array:
+                return self.there(x, buffer.view(self.dtype), offset >> self.shift, values)
+
             for cells in self.cells(x, offset, x.launch.globals.granule):
-                x.launch.globals.write(x, buffer, cells, self.index)
+                x.launch.globals.write(x, buffer, cells, self.index, same=same)
         if x.launch.tally.on:
             x.launch.tally.access("store", x, address, self.bytes, self.offset)
             x.launch.tally.touch(buffer, offset, self.bytes)

@@ -7,6 +7,7 @@ race. Reads of a buffer are only logged until the launch first writes to it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,8 +90,15 @@ class GlobalShadow:
             own.fold()
 
     def write(
-        self, lanes: Lanes, buffer: Buffer, cells: Array, index: int, atomic: bool = False
+        self,
+        lanes: Lanes,
+        buffer: Buffer,
+        cells: Array,
+        index: int,
+        atomic: bool = False,
+        same: Callable[[], Array] | None = None,
     ) -> None:
+        """`same`: as in `races.SharedShadow.write`."""
         own = self.of(buffer)
         blocks = lanes.block_key
         mine = (blocks + 1) << BLOCK
@@ -116,6 +124,8 @@ class GlobalShadow:
             other = (keys != 0) & ((keys >> BLOCK) << BLOCK != mine)
             if atomic:
                 other &= (keys & ATOMIC) == 0
+            if same is not None and np.count_nonzero(other):
+                other = other & ~same()
             if np.count_nonzero(other):
                 self._race(lanes, own, cells, keys, other, index, "writes", "wrote")
         own.written[cells] = mine | (index | (ATOMIC if atomic else 0))

@@ -140,10 +140,6 @@ def _divide_approx(a: Array, b: Array) -> Array:
     return np.where(large, np.where(np.isinf(a), np.nan, a * 0), a / b)
 
 
-def _tanh(a: Array) -> Array:
-    return np.tanh(a)
-
-
 def extremum(function: Semantics) -> Make:
     """min and max: the other operand for a NaN, or NaN with .NaN; -0 is below +0."""
     smaller = function is np.fmin
@@ -185,14 +181,10 @@ def _upper_half(function: Semantics) -> Semantics:
     return apply
 
 
-def _sine(function: Semantics) -> Semantics:
-    return lambda a: function(a)
-
-
 def _flush64(function: Semantics) -> Semantics:
     def apply(a: Array) -> Array:
         a = np.where(np.abs(a) < 2.0**-1022, np.copysign(0.0, a), a)
-        r = function(a)
+        r: Array = function(a)
         return np.where(np.abs(r) < 2.0**-1022, np.copysign(0.0, r), r)
 
     return apply
@@ -206,14 +198,15 @@ def _testp(mods: frozenset[str], kinds: tuple[str, ...]) -> Semantics:
     def subnormal(a: Array) -> Array:
         return (np.abs(a) < np.finfo(a.dtype).tiny) & (a != 0)
 
-    return {
+    tests: dict[str, Semantics] = {
         "finite": np.isfinite,
         "infinite": np.isinf,
         "number": lambda a: ~np.isnan(a),
         "notanumber": np.isnan,
         "normal": lambda a: np.isfinite(a) & (np.abs(a) >= np.finfo(a.dtype).tiny),
         "subnormal": subnormal,
-    }[next(iter(mods))]
+    }
+    return tests[next(iter(mods))]
 
 
 F32: dict[str, Any] = {"kind": "float32", "flops": 1}
@@ -285,7 +278,7 @@ row("ex2", "f32", "T<T", make=_wide32(np.exp2), modifiers="approx ftz", **_SPECI
 row("lg2", "f32", "T<T", make=_wide32(np.log2), modifiers="approx ftz", **_SPECIAL)
 row("sin", "f32", "T<T", make=_wide32(np.sin), modifiers="approx ftz", **_SPECIAL)
 row("cos", "f32", "T<T", make=_wide32(np.cos), modifiers="approx ftz", **_SPECIAL)
-row("tanh", "f32", "T<T", make=_wide32(_tanh), modifiers="approx", **_SPECIAL)
+row("tanh", "f32", "T<T", make=_wide32(np.tanh), modifiers="approx", **_SPECIAL)
 row("abs", "f32", "T<T", make=_simple(np.abs), modifiers="ftz", kind="float32")
 row("neg", "f32", "T<T", make=_simple(np.negative), modifiers="ftz", kind="float32")
 row("abs", "f64", "T<T", np.abs, kind="float64")

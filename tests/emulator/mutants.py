@@ -25,7 +25,7 @@ Bytes = np.ndarray[Any, Any]
 # Name, pattern, replacement.
 OPERATORS = (
     ("barrier removed", r"__syncthreads\(\);", ";"),
-    ("bound off by one", r"(?<=[\w\])]) < (?=[\w(])", " <= "),
+    ("bound off by one", r"(?<=[\w\])]) < (?=[a-z(])", " <= "),
     ("bound off by one", r"(?<=[\w\])]) >= (?=[\w(])", " > "),
     ("mask dropped", r"(?<=\bif )\((?=[a-z](?:[^()\n]|\([^()\n]*\))*\))", "(true || "),
     ("buffer index off", r"\bnow \^ 1\b", "now"),
@@ -148,12 +148,25 @@ def mutants(file: str, source: str) -> Iterator[Mutant]:
             yield Mutant(marks[-1][1], operator, line, text, changed)
 
 
-def build(mutant: Mutant, major: int) -> Module | None:
-    """The compiled mutant, None when it does not compile or compiles to the same."""
+def text_of(source: str, file: str, major: int) -> str:
+    code = nvrtc.compilers()[major].compile(source, file, "compute_80", ["-lineinfo"]).code
+    return code.rstrip(b"\0").decode()
+
+
+def bodies(text: str) -> dict[str, str]:
+    """The entries of a PTX text without line marks, to compare."""
+    plain = re.sub(r"\t\.loc[^\n]*\n|//[^\n]*", "", text)
+    parts = re.split(r"\.entry (\w+)", plain)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def build(mutant: Mutant, original: str, entries: set[str], major: int) -> Module | None:
+    """The compiled mutant, None when it does not compile or leaves the entries as they were."""
     try:
-        compiled = nvrtc.compilers()[major].compile(
-            mutant.source, mutant.file, "compute_80", ["-lineinfo"]
-        )
+        text = text_of(mutant.source, mutant.file, major)
     except nvrtc.CompileError:
         return None
-    return Module(compiled.code, MEMORY)
+    before, after = bodies(original), bodies(text)
+    if all(before[entry] == after[entry] for entry in entries):
+        return None
+    return Module(text, MEMORY)
