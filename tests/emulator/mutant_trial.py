@@ -174,9 +174,7 @@ def _risen(mutant: emulator.Counters, original: emulator.Counters) -> str:
         if getattr(mutant, kind) > getattr(original, kind):
             return f"{kind} {getattr(mutant, kind)}, not {getattr(original, kind)}"
     for kind in ("shared_load_wavefronts", "shared_store_wavefronts"):
-        worse, before = (
-            getattr(c, kind) - getattr(c, f"{kind}_ideal") for c in (mutant, original)
-        )
+        worse, before = (getattr(c, kind) - getattr(c, f"{kind}_ideal") for c in (mutant, original))
         if worse > before:
             return f"{kind} beyond the ideal {worse}, not {before}"
     return ""
