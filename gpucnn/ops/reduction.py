@@ -59,7 +59,9 @@ class ExtremeValue(Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, y = ctx.saved_tensors
         full_y, full_dy = _with_axes(y, x.shape, ctx.axes), _with_axes(dy, x.shape, ctx.axes)
-        chosen = binary(x, full_y, op="equal")
+        # Where the extreme is NaN, the NaNs share; nothing else is unequal to itself.
+        is_nan = binary(x, x, op="not_equal")
+        chosen = binary(binary(x, full_y, op="equal"), is_nan, op="logical_or")
         ones = copy(chosen, dtype=dy.dtype, order=chosen.order)
         share = binary(full_dy, reduce(ones, op="sum", axes=ctx.axes, keepdims=True), op="divide")
         return where(chosen, share, 0), None, None, None

@@ -280,3 +280,16 @@ def test_deepcopy_of_a_leaf_stands_alone() -> None:
     assert x.tolist() == [1, 2] and x.grad.tolist() == [2, 4]
     shared = copy.deepcopy([x, x])
     assert shared[0] is shared[1]
+
+
+def test_ties_and_nan_share_the_gradient_of_an_extreme() -> None:
+    for values, expected in (
+        ([2.0, 2.0, 1.0], [0.5, 0.5, 0]),
+        ([1.0, np.nan, 3.0, np.nan], [0, 0.5, 0, 0.5]),
+    ):
+        x = leaf(*values)
+        x.max().backward()
+        assert x.grad.tolist() == expected
+    y = leaf(1.0, np.nan, 3.0)
+    y.max(0).values.backward()
+    assert y.grad.tolist() == [0, 1, 0]

@@ -74,7 +74,7 @@ def test_it_agrees_with_the_cpu(in_order: dict[str, np.ndarray]) -> None:
             assert_close(in_order[name], value, 1e-4, name)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_order_of_warps_and_blocks_changes_no_bit(
     in_order: dict[str, np.ndarray], seed: int
 ) -> None:
