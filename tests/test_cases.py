@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from needing_torch import where_installed
 
 import gpucnn
 from gpucnn.cases import CASES, Case, run
@@ -33,10 +34,9 @@ def test_names_are_unique() -> None:
     assert len(set(names)) == len(names)
 
 
-@by_name(_SAME_IN_PYTORCH)
+@by_name(where_installed(_SAME_IN_PYTORCH))
 def test_against_pytorch(case: Case, device: str) -> None:
     """float64 within 1e-10 of the largest entry, float32 within the row's tolerance."""
-    pytest.importorskip("torch")
     import torch_reference
 
     outputs, gradients = torch_reference.run(case)

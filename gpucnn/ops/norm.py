@@ -7,6 +7,7 @@ from typing import Any
 
 from gpucnn.core.autograd import Function
 from gpucnn.core.dispatch import Spec
+from gpucnn.core.memory import full
 from gpucnn.core.primitive import mutating, primitive
 from gpucnn.core.tensor import Tensor
 from gpucnn.ops.activation import check_tensor
@@ -166,7 +167,10 @@ def normalize(
             raise ValueError(
                 f"{call}: training needs more than one value a channel, got input {x.shape}"
             )
-        mean, variance = batch_norm_statistics(x)
+        if count:
+            mean, variance = batch_norm_statistics(x)
+        else:  # an empty batch has none, and needs none
+            mean, variance = (full((channels,), 1, x.dtype, x.device) for _ in range(2))
         if running_mean is not None and count:
             batch_norm_update(
                 running_mean, running_var, mean, variance, momentum=float(momentum), count=count

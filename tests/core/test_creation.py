@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from needing_torch import where_installed
 
 import gpucnn
 from gpucnn import tensor
@@ -19,9 +20,10 @@ DATA: list[Any] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("data", DATA, ids=repr)
+@pytest.mark.parametrize("data", where_installed(DATA), ids=repr)
 def test_data_has_pytorchs_dtype(data: Any) -> None:
-    torch = pytest.importorskip("torch")
+    import torch
+
     ours, theirs = tensor(data), torch.tensor(data)
     assert str(theirs.dtype) == f"torch.{ours.dtype}"
     assert ours.shape == tuple(theirs.shape) and ours.tolist() == theirs.tolist()
@@ -62,10 +64,11 @@ CALLS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_results_have_pytorchs_dtype(call: Callable[[Any], Any]) -> None:
-    torch = pytest.importorskip("torch")
-    ours, theirs = call(gpucnn), call(torch)
+@pytest.mark.parametrize("name", where_installed(CALLS))
+def test_results_have_pytorchs_dtype(name: str) -> None:
+    import torch
+
+    ours, theirs = CALLS[name](gpucnn), CALLS[name](torch)
     assert str(theirs.dtype) == f"torch.{ours.dtype}"
     np.testing.assert_allclose(ours.numpy(), theirs.numpy(), 1e-15)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from needing_torch import where_installed
 
 import gpucnn
 
@@ -40,19 +41,21 @@ def _try(x: Any, op: str, other: Any) -> Any:
         return error
 
 
-@pytest.mark.parametrize("op", OPERATIONS)
+@pytest.mark.parametrize("op", where_installed(OPERATIONS))
 def test_pairs_of_tensors(op: str) -> None:
-    torch = pytest.importorskip("torch")
+    import torch
+
     for dtypes, shapes in itertools.product(itertools.product(DTYPES, repeat=2), SHAPES):
         a, b = _operands(gpucnn, dtypes, shapes)
         c, d = _operands(torch, dtypes, shapes)
         _same(_try(a, f"__{op}__", b), _try(c, f"__{op}__", d), f"{op} {dtypes} {shapes}")
 
 
-@pytest.mark.parametrize("op", (*OPERATIONS, "rsub", "rtruediv"))
+@pytest.mark.parametrize("op", where_installed((*OPERATIONS, "rsub", "rtruediv")))
 @pytest.mark.parametrize("number", [2, 1.5, True])
 def test_tensors_with_numbers(op: str, number: float) -> None:
-    torch = pytest.importorskip("torch")
+    import torch
+
     for dtype, shape in itertools.product(DTYPES, ((2,), ())):
         if op == "pow" and dtype == "bool" and number is True:
             continue  # of no use: refused here
@@ -61,19 +64,21 @@ def test_tensors_with_numbers(op: str, number: float) -> None:
         _same(ours, theirs, f"{op} {dtype} {shape} {number}")
 
 
-@pytest.mark.parametrize("op", ["add_", "mul_", "div_", "copy_"])
+@pytest.mark.parametrize("op", where_installed(["add_", "mul_", "div_", "copy_"]))
 def test_in_place(op: str) -> None:
-    torch = pytest.importorskip("torch")
+    import torch
+
     for dtypes in itertools.product(DTYPES, repeat=2):
         a, b = _operands(gpucnn, dtypes, ((2,), (2,)))
         c, d = _operands(torch, dtypes, ((2,), (2,)))
         _same(_try(a, op, b), _try(c, op, d), f"{op} {dtypes}")
 
 
-@pytest.mark.parametrize("source", DTYPES)
+@pytest.mark.parametrize("source", where_installed(DTYPES))
 @pytest.mark.parametrize("target", DTYPES)
 def test_casts(source: str, target: str) -> None:
-    torch = pytest.importorskip("torch")
+    import torch
+
     values = np.array([0, 1, 2.75, 200] if source != "bool" else [True, False])
     ours = gpucnn.tensor(values).to(dtype=source).to(getattr(gpucnn, target))
     theirs = torch.tensor(values).to(getattr(torch, source)).to(getattr(torch, target))

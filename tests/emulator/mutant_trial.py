@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from unittest import mock
 
 import numpy as np
 from mutant_launches import TARGETS, Array, Launch, Target
@@ -15,7 +14,6 @@ from mutation import Mutant, mutants
 from gpucnn import emulator
 from gpucnn.backends.gpu import nvrtc
 from gpucnn.backends.gpu.kernel import Module
-from gpucnn.emulator import launch as emulated_launch
 
 STEPS = 8192
 """Steps after which a mutant's launch counts as endless; the originals take below a tenth."""
@@ -148,7 +146,7 @@ def _run(
         else:
             values.append(value)
     report = module.launch(
-        launch.kernel.entry, launch.grid, launch.block, values, counters=counters
+        launch.kernel.entry, launch.grid, launch.block, values, counters=counters, steps=STEPS
     )
     found = str(report.findings[0]) if report.findings else ""
     return Ran(arrays, report.counters), found
@@ -183,8 +181,7 @@ def _risen(mutant: emulator.Counters, original: emulator.Counters) -> str:
 def judge(file: str, numbers: list[int]) -> list[Verdict]:
     """The verdicts on some of a target's mutants, by their number; those that are none left out."""
     bench = _bench(file)
-    with mock.patch.object(emulated_launch, "STEPS", STEPS):
-        verdicts = [bench.judge(bench.mutants[number]) for number in numbers]
+    verdicts = [bench.judge(bench.mutants[number]) for number in numbers]
     return [verdict for verdict in verdicts if verdict.how is not None]
 
 

@@ -22,8 +22,9 @@ pytestmark = pytest.mark.skipif(not MAJORS, reason="NVRTC is not installed")
 ALL = os.environ.get("GPUCNN_ALL_MUTANTS", "0") not in ("", "0")
 SAMPLE = 20
 """Mutants of a kernel's file in the normal run, about."""
-LEAST = 0.90
-"""Of the mutants of each file, survivors that are equivalent counted as not exposed."""
+LEAST = 0.90 if ALL else 0.80
+"""Of the mutants of each file, survivors that are equivalent counted as not exposed. A sample of
+20 may by chance hold more of those than their share."""
 
 
 class Equivalent(NamedTuple):
