@@ -15,6 +15,7 @@ from configurations import Configuration, configuration, is_of_images
 
 import gpucnn
 from gpucnn.backends.cpu import conv, depthwise, patches, pool
+from gpucnn.backends.gpu import nvrtc
 from gpucnn.cases.compare import compare
 
 torch = pytest.importorskip("torch")
@@ -128,3 +129,9 @@ def test_in_small_blocks(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "_BLOCK", (1, 30, 100)[seed % 3])
     monkeypatch.setattr(conv, "_PARTIALS", 50)
     _check(configuration(seed), "cpu")
+
+
+@pytest.mark.parametrize("seed", range(COUNT // 2) if nvrtc.compilers() else [])
+def test_kernels_against_pytorch(seed: int) -> None:
+    """The same of the CUDA kernels, on the emulated device with all its checks."""
+    _check(configuration(COUNT + seed), "emulated")
