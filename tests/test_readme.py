@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from gpucnn.backends.gpu import nvrtc
+
 README = Path(__file__).parents[1] / "README.md"
 
 
@@ -16,6 +18,8 @@ def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert len(blocks) == 4
     names: dict[str, object] = {}
     for block in blocks:
+        if "emulated" in block and not nvrtc.compilers():
+            continue  # PTX is made by NVRTC, which only some extras bring
         exec(compile(block, str(README), "exec"), names)
     printed = capsys.readouterr().out  # type: ignore[attr-defined]
     match = re.search(r"test accuracy (\d+\.\d+)%", printed)

@@ -43,7 +43,7 @@ def why_not() -> str | None:
     """Why nothing can be emulated here, or None."""
     if compilers():
         return None
-    return "no NVRTC is installed to make PTX; pip install nvidia-cuda-nvrtc-cu12"
+    return "no NVRTC is installed to make PTX (pip install 'gpucnn[emulated]')"
 
 
 @cache
