@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
 
 import gpucnn
+
+_MUTANTS = re.compile(r"mutants of \S+: (\d+) of (\d+) exposed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,3 +47,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if said:
         terminalreporter.section("figures")
         terminalreporter.write_line("\n".join(sorted(set(said))))
+    counts = [match.groups() for text in said if (match := _MUTANTS.match(text))]
+    if counts:
+        exposed, judged = (sum(map(int, column)) for column in zip(*counts))
+        share = 100 * exposed / judged
+        terminalreporter.write_line(f"mutants: {exposed} of {judged} exposed ({share:.1f} %)")
