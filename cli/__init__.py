@@ -38,7 +38,7 @@ Examples:
 'gpucnn COMMAND --help' explains a command. In Python: import gpucnn.
 \b
 Environment:
-  GPUCNN_DEVICE       cpu, cuda or cuda:N, where --device is not given
+  GPUCNN_DEVICE       cpu, cuda, cuda:N or emulated, where --device is not given
   GPUCNN_CACHE        the folder for downloaded data sets
   GPUCNN_TRACEBACK=1  shows where in the code an error comes from
   GPUCNN_SYNC=1       waits for each kernel, so that an error names the right one"""

@@ -61,13 +61,7 @@ run, in one large matrix product and in a copy of a similar size."""
     show_default=True,
     help="Windows into which this time is cut; those of --compare alternate with them.",
 )
-@click.option(
-    "--json",
-    "json_file",
-    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
-    metavar="FILE",
-    help="Write a JSON line a row; - is standard output, the table then goes to standard error.",
-)
+@options.json_lines
 @click.option(
     "--readme",
     type=click.Path(dir_okay=False, path_type=Path),

@@ -30,13 +30,7 @@ float64 result of the cpu. A row that differs is printed, and the exit code is 1
 @click.command(epilog=_EPILOG)
 @options.device
 @click.option("--only", metavar="TEXT", default="", help="Only rows with TEXT in their name.")
-@click.option(
-    "--json",
-    "json_file",
-    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
-    metavar="FILE",
-    help="Write a JSON line a row; - is standard output, without the table.",
-)
+@options.json_lines
 @click.option(
     "--compiler",
     type=click.Choice(["12", "13"]),

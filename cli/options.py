@@ -18,7 +18,7 @@ _Command = TypeVar("_Command")
 device = click.option(
     "--device",
     metavar="NAME",
-    help="cpu, cuda or cuda:N. Default: $GPUCNN_DEVICE, else a GPU where one can be used.",
+    help="cpu, cuda, cuda:N or emulated. Default: $GPUCNN_DEVICE, else a GPU where there is one.",
 )
 threads = click.option(
     "--threads",
@@ -31,6 +31,13 @@ data = click.option(
     type=click.Path(path_type=Path),
     metavar="DIR",
     help="The folder with the data set's files; nothing is downloaded then.",
+)
+json_lines = click.option(
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
+    metavar="FILE",
+    help="Write a JSON line a row; - is standard output, where no table is printed then.",
 )
 model_file = click.argument("model", type=click.Path(path_type=Path))
 

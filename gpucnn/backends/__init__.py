@@ -58,11 +58,6 @@ def get(device: Device) -> Backend:
     return backend
 
 
-def register(device: Device, backend: Backend) -> None:
-    """Let `backend` serve `device` from now on."""
-    _backends[device] = backend
-
-
 @contextmanager
 def serving(device: Device, backend: Backend) -> Iterator[None]:
     """Let `backend` serve `device` within the context, and the one before it afterwards."""

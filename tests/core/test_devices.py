@@ -19,11 +19,10 @@ EMULATED = device("emulated")
 
 
 @pytest.fixture
-def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[gpucnn.device]:
+def elsewhere() -> Iterator[gpucnn.device]:
     """A second device: host memory under another name."""
-    monkeypatch.setattr(backends, "_backends", dict(backends._backends))
-    backends.register(EMULATED, CpuBackend())
-    yield EMULATED
+    with backends.serving(EMULATED, CpuBackend()):
+        yield EMULATED
 
 
 def test_names() -> None:

@@ -22,13 +22,9 @@ CUDA = gpucnn.device("cuda:0")
 
 @pytest.fixture
 def runtime() -> Iterator[FakeCuda]:
-    before = backends._backends.get(CUDA)
     runtime = FakeCuda()
-    backends.register(CUDA, GpuBackend(runtime))
-    yield runtime
-    del backends._backends[CUDA]
-    if before is not None:
-        backends.register(CUDA, before)
+    with backends.serving(CUDA, GpuBackend(runtime)):
+        yield runtime
 
 
 def step(model: models.Model, optimizer: optim.Optimizer) -> None:

@@ -1,8 +1,7 @@
 """The runtime of the device `emulated`: the same CUDA text, executed on the host.
 
 NVRTC compiles each module to the PTX that a GPU would get; `gpucnn.emulator` executes it, checks
-every access, and looks for races. What it finds is an error of the launch. Only this file imports
-the emulator.
+every access, and looks for races. What it finds is an error of the launch.
 """
 
 from __future__ import annotations

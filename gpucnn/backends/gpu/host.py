@@ -61,7 +61,7 @@ class HostRuntime:
         return np.lib.stride_tricks.as_strided(array, tuple(shape), tuple(strides))
 
     def adopt(self, value: Any) -> Array:
-        return self.from_host(np.from_dlpack(value))
+        return np.from_dlpack(value)
 
     def address(self, array: Array) -> int:
         return int(array.__array_interface__["data"][0])
