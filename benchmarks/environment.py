@@ -15,6 +15,7 @@ import numpy as np
 
 import gpucnn
 from gpucnn import backends
+from gpucnn.benchmarks import malloc
 from gpucnn.core.device import Device
 
 Environment = dict[str, Any]
@@ -41,7 +42,7 @@ def describe(device: Device, threads: int) -> Environment:
         "settings": {k: v for k, v in sorted(os.environ.items()) if k.startswith(_SETTINGS)},
     }
     if device.type == "cuda":
-        found.update(_gpu(device))
+        found.update(gpu(device))
     return found
 
 
@@ -55,14 +56,19 @@ def lines(environment: Environment) -> list[str]:
         f"{e['cpu']}, {e['cores']} cores, {e['threads']} threads; NumPy {e['numpy']}, {e['blas']}",
     ]
     if "gpu" in e:
+        text.append(f"{e['gpu']}, compute {e['compute_capability']}, driver {e['driver']}")
+        text.append(f"CuPy {e['cupy']}, NVRTC {e['nvrtc']}")
+    if "clock" in e:
         text.append(
-            f"{e['gpu']}, compute {e['compute_capability']}, driver {e['driver']}, CuPy {e['cupy']}"
+            f"clock {e['clock']} of {e['clock_limit']}, memory {e['memory_clock']}, power "
+            f"{e['power']} of {e['power_limit']}, {e['temperature']} C"
         )
-    if "torch" in e:
+    if "cudnn" in e:
+        text.append(f"PyTorch {e['torch']}, CUDA {e['torch_cuda']}, cuDNN {e['cudnn']}")
+    elif "torch" in e:
         text.append(f"PyTorch {e['torch']}, {e['torch_threads']} threads, eager, NCHW")
     settings = [f"{name}={value}" for name, value in e["settings"].items()]
-    stock = "" if any(s.startswith(("MALLOC_", "GLIBC", "LD_")) for s in settings) else "stock"
-    text.append("malloc " + " ".join([stock, *settings]).strip())
+    text.append(" ".join([f"malloc {malloc.state(e['settings'])}", *settings]))
     if e["load"] is not None and e["load"] > 0.5:
         text.append(
             f"the machine was busy (load average {e['load']}): mind the spread of the times"
@@ -119,23 +125,52 @@ def _blas() -> str:
     return "BLAS unknown"
 
 
-def _gpu(device: Device) -> Environment:
+def gpu(device: Device) -> Environment:
+    """The GPU, its libraries, and (by nvidia-smi) its driver, clocks and power at this moment."""
     properties = backends.get(device).runtime.properties()  # type: ignore[attr-defined]
-    driver = ""
-    if shutil.which("nvidia-smi"):
-        driver = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
-    return {
+    found: Environment = {
         "gpu": properties.name,
         "compute_capability": ".".join(map(str, properties.compute_capability)),
-        "driver": driver.partition("\n")[0] or "unknown",
+        "multiprocessors": properties.multiprocessors,
+        "driver": "unknown",
         "cupy": _version("cupy-cuda12x", "cupy-cuda13x", "cupy"),
+        "nvrtc": _version("nvidia-cuda-nvrtc-cu12", "nvidia-cuda-nvrtc"),
+        "cuda_runtime": _version("nvidia-cuda-runtime-cu12", "nvidia-cuda-runtime"),
     }
+    if shutil.which("nvidia-smi"):
+        query = ("nvidia-smi", f"--query-gpu={','.join(_SMI)}", "--format=csv,noheader")
+        found.update(_smi(_output(*query), properties.name))
+    return found
+
+
+_SMI = {
+    "name": "",
+    "driver_version": "driver",
+    "clocks.sm": "clock",
+    "clocks.max.sm": "clock_limit",
+    "clocks.mem": "memory_clock",
+    "power.draw": "power",
+    "power.limit": "power_limit",
+    "temperature.gpu": "temperature",
+    "persistence_mode": "persistence_mode",
+}
+"""What nvidia-smi is asked for, and what it is called in a result."""
+
+
+def _smi(table: str, name: str) -> Environment:
+    """The line of the GPU of that name; the first one where there is none."""
+    lines = [[cell.strip() for cell in line.split(",")] for line in table.splitlines()]
+    lines = [cells for cells in lines if len(cells) == len(_SMI)]
+    cells = next((cells for cells in lines if cells[0] == name), lines[0] if lines else [])
+    return {key: cell for key, cell in zip(_SMI.values(), cells) if key}
 
 
 def _version(*distributions: str) -> str:
+    """The versions of those that are installed: "14.2 (cupy-cuda12x)"."""
+    found = []
     for name in distributions:
         try:
-            return importlib.metadata.version(name)
+            found.append(f"{importlib.metadata.version(name)} ({name})")
         except importlib.metadata.PackageNotFoundError:
             continue
-    return "unknown"
+    return ", ".join(found) or "unknown"

@@ -1,4 +1,4 @@
-"""Timers, and how samples are taken: windows of the contestants in turn.
+"""Timers, and how samples are taken: in runs, each a window of every contestant in turn.
 
 Whatever disturbs a machine for a while (another process, a clock that drops) then meets all
 contestants alike. Each window begins with one call that is not counted: it brings the caches to
@@ -10,8 +10,9 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from gpucnn import backends
 from gpucnn.core import memory
@@ -27,27 +28,41 @@ _MOST_SAMPLES = 2000
 """Of one window: enough for a median, few enough events for a GPU's queue."""
 
 
+class Contestant(NamedTuple):
+    """A call to time, and the setting that it is made in."""
+
+    run: Function
+    setting: Callable[[], AbstractContextManager[Any]] = nullcontext
+
+
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one call, sample by sample, in the order in which they were taken."""
+    """Seconds of one call: the samples of each run, in the order in which they were taken."""
 
-    samples: tuple[float, ...]
+    runs: tuple[tuple[float, ...], ...]
+
+    @property
+    def samples(self) -> int:
+        return sum(map(len, self.runs))
+
+    @property
+    def medians(self) -> tuple[float, ...]:
+        """Of each run."""
+        return tuple(statistics.median(run) for run in self.runs)
 
     @property
     def median(self) -> float:
-        return statistics.median(self.samples)
+        """Of the medians of the runs."""
+        return statistics.median(self.medians)
 
     @property
     def minimum(self) -> float:
-        return min(self.samples)
+        return min(map(min, self.runs))
 
     @property
-    def quartiles(self) -> tuple[float, float]:
-        """A quarter of the samples lies below the first, a quarter above the second."""
-        if len(self.samples) < 2:
-            return self.samples[0], self.samples[0]
-        first, _, third = statistics.quantiles(self.samples, n=4, method="inclusive")
-        return first, third
+    def spread(self) -> tuple[float, float]:
+        """The smallest and the largest median of a run."""
+        return min(self.medians), max(self.medians)
 
 
 class Clock(Protocol):
@@ -128,31 +143,44 @@ def refuse_emulated(device: Device) -> None:
 
 
 def measure(
-    contestants: Sequence[Function],
+    contestants: Sequence[Contestant],
     clock: Clock,
     seconds: float,
-    windows: int = 5,
+    runs: int = 5,
     cold: bool = False,
+    long: bool = False,
 ) -> list[Timing]:
-    """Time the contestants in alternating windows.
+    """Time the contestants in alternating windows, one of each a run.
+
+    Every other run goes through them backwards: none has always the same one before it.
 
     Args:
         seconds: for each contestant, all its windows together; a window has one sample at least.
         cold: one call a sample, on a GPU with a flushed L2 cache.
+        long: one sample a window, and no call before it.
     """
-    plans = [_plan(function, clock, seconds / windows, cold) for function in contestants]
-    taken: list[list[float]] = [[] for _ in contestants]
-    for _ in range(windows):
-        for function, (calls, count), samples in zip(contestants, plans, taken):
-            function()
-            samples += clock.samples(function, calls, count, cold)
+    plans = [(1, 1)] * len(contestants)
+    if not long:
+        plans = [_plan(each, clock, seconds / runs, cold) for each in contestants]
+    taken: list[list[tuple[float, ...]]] = [[] for _ in contestants]
+    for run in range(runs):
+        turn = list(zip(contestants, plans, taken))
+        for (function, setting), (calls, count), samples in turn[:: -1 if run % 2 else 1]:
+            with setting():
+                if not long:
+                    function()
+                samples.append(tuple(clock.samples(function, calls, count, cold)))
     return [Timing(tuple(samples)) for samples in taken]
 
 
-def _plan(function: Function, clock: Clock, window: float, cold: bool) -> tuple[int, int]:
+def _plan(contestant: Contestant, clock: Clock, window: float, cold: bool) -> tuple[int, int]:
     """(calls a sample, samples a window), from trial runs that double until they can be trusted."""
-    calls = 1
-    function()
-    while (mean := min(clock.samples(function, calls, 2, cold))) * calls < clock.shortest(cold):
-        calls *= 2
+    function, calls = contestant.run, 1
+    with contestant.setting():
+        function()
+        while True:
+            mean = min(clock.samples(function, calls, 2, cold))
+            if mean * calls >= clock.shortest(cold):
+                break
+            calls *= 2
     return calls, max(1, min(_MOST_SAMPLES, round(window / max(mean * calls, 1e-9))))

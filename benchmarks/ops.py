@@ -7,7 +7,7 @@ from typing import Any
 
 from gpucnn.benchmarks.case_row import CaseRow
 from gpucnn.benchmarks.optimizer_row import OptimizerRow
-from gpucnn.benchmarks.row import Row
+from gpucnn.benchmarks.row import Row, Setup
 from gpucnn.cases.case import Case, Input
 
 FEATURES = (128, 32, 16, 16)
@@ -25,7 +25,7 @@ RESNET18_PARAMETERS = (
 """Shapes of the 62 parameters, 11,173,962 numbers, of a ResNet-18 for CIFAR-10 (3x3 stem)."""
 
 
-def rows() -> list[Row]:
+def rows(setup: Setup) -> list[Row]:
     """Each row's bytes are what it must read and write once, its FLOPs those of its products."""
     return [
         *_elementwise(),

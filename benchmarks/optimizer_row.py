@@ -10,7 +10,7 @@ import numpy as np
 
 import gpucnn
 from gpucnn import optim
-from gpucnn.benchmarks.row import Array, Call, Row
+from gpucnn.benchmarks.row import EAGER, Array, Call, Row, Variant
 from gpucnn.core.device import Device
 
 OPTIONS: dict[str, dict[str, float]] = {
@@ -37,7 +37,7 @@ class OptimizerRow(Row):
         values = [rng.standard_normal(shape, dtype=np.float32) for shape in self.shapes]
         return values, [rng.standard_normal(shape, dtype=np.float32) for shape in self.shapes]
 
-    def call(self, device: Device) -> Call:
+    def call(self, device: Device, variant: Variant = EAGER) -> Call:
         values, gradients = self.arrays()
         parameters = [gpucnn.tensor(v, device=device, requires_grad=True) for v in values]
         optimizer: Any = getattr(optim, self.optimizer)(parameters, **OPTIONS[self.optimizer])

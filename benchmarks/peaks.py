@@ -16,12 +16,12 @@ from threadpoolctl import threadpool_limits
 
 import gpucnn
 from gpucnn.backends.cpu.threads import parallel_for
-from gpucnn.benchmarks.measure import Clock, Function, measure
+from gpucnn.benchmarks.measure import Clock, Contestant, Function, measure
 from gpucnn.core import memory
 from gpucnn.core.device import Device
 
-GEMM_SIZE = 1536
-"""Rows, columns and inner length of the matrix product: 7.2 GFLOP."""
+GEMM_SIZES = {"cpu": 1536, "cuda": 4096}
+"""Rows, columns and inner length of the matrix product: 7.2 and 137 GFLOP."""
 
 COPY_SIZES = (1 << 18, 8 << 20, 256 << 20)
 """Bytes read and written together: within a core's own cache, the shared cache, and memory."""
@@ -65,27 +65,34 @@ def measure_peaks(
     """The device's peaks; each figure is that of the quickest call.
 
     Args:
-        others: matrix products of `GEMM_SIZE` by other libraries: the peak is the machine's, not
-            that of one library.
+        others: matrix products of `GEMM_SIZES` by other libraries, in float32 proper: the peak is
+            the machine's, not that of one library.
     """
-    products = {**_products(device), **(others or {})}
+    size = GEMM_SIZES[device.type]
+    products = {**_products(device, size), **(others or {})}
+    contestants = [Contestant(product) for product in products.values()]
     with threadpool_limits(threads, user_api="blas"):
-        timings = measure(list(products.values()), clock, seconds, windows=3, cold=True)
+        timings = measure(contestants, clock, seconds, runs=3, cold=True)
     fastest = min(zip(timings, products), key=lambda pair: pair[0].minimum)
     speeds = {}
-    for size, (copy, moved) in _copies(device, threads):
-        (timing,) = measure([copy], clock, seconds, windows=3, cold=True)
-        speeds[size] = moved / timing.minimum
-    return Peaks(2 * GEMM_SIZE**3 / fastest[0].minimum, fastest[1], speeds)
+    for moving, (copy, moved) in _copies(device, threads):
+        (timing,) = measure([Contestant(copy)], clock, seconds, runs=3, cold=True)
+        speeds[moving] = moved / timing.minimum
+    return Peaks(2 * size**3 / fastest[0].minimum, fastest[1], speeds)
 
 
-def _products(device: Device) -> dict[str, Function]:
+def _products(device: Device, size: int) -> dict[str, Function]:
     if device.type == "cpu":
-        a, b = (np.full((GEMM_SIZE, GEMM_SIZE), value, np.float32) for value in (0.5, 2.0))
+        a, b = (np.full((size, size), value, np.float32) for value in (0.5, 2.0))
         out = np.empty_like(a)
         return {"NumPy": lambda: np.matmul(a, b, out=out)}
-    x = memory.full((GEMM_SIZE, GEMM_SIZE), 0.5, memory.float32, device)
-    return {"gpucnn": lambda: gpucnn.matmul(x, x)}
+    x = memory.full((size, size), 0.5, memory.float32, device)
+
+    def product() -> None:
+        with gpucnn.precision("fp32"):
+            gpucnn.matmul(x, x)
+
+    return {"gpucnn": product}
 
 
 def _copies(device: Device, threads: int) -> Iterator[tuple[int, tuple[Function, int]]]:

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from gpucnn import backends
-from gpucnn.benchmarks.report import duration
-from gpucnn.benchmarks.row import Row
+from gpucnn.benchmarks.columns import duration
+from gpucnn.benchmarks.row import Call, Row
 from gpucnn.core.device import Device
 
 Primitive = Callable[..., None]
@@ -85,11 +85,16 @@ class Profile:
 def profile(row: Row, device: Device, seconds: float) -> list[str]:
     """A table of the primitives that the row's call spends its time in."""
     call = row.call(device)
-    call.run()
     found = Profile()
-    end = time.perf_counter() + seconds
+    with call.setting():
+        call.run()
+        end = time.perf_counter() + seconds
+        _record(found, call, device, end)
+    return [row.title, *found.lines()]
+
+
+def _record(found: Profile, call: Call, device: Device, end: float) -> None:
     with found.recording(device):
         found.step(call.run)
         while time.perf_counter() < end:
             found.step(call.run)
-    return [row.title, *found.lines()]

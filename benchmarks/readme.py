@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpucnn.benchmarks import environment as environments
+from gpucnn.benchmarks.columns import LEGEND, Column, by_variant, columns
 from gpucnn.benchmarks.environment import Environment
 from gpucnn.benchmarks.peaks import Peaks
-from gpucnn.benchmarks.report import Column, columns
 from gpucnn.benchmarks.result import Result
 
 START, END = "<!-- bench:start -->", "<!-- bench:end -->"
@@ -48,21 +48,29 @@ def markdown(
     command: str, results: Sequence[Result], environment: Environment, peaks: Peaks
 ) -> list[str]:
     """The lines between the markers: a table a suite, then what it was measured on."""
-    compared = any(result.torch is not None for result in results)
-    found = [f"Printed by `{command}`."]
-    if compared:
-        found[0] += " The ratio is gpucnn's time by PyTorch's: below 1, gpucnn is quicker."
+    compared = any(not entry.ours for result in results for entry in result.entries)
+    found = [f"Printed by `{command}`. {' '.join(LEGEND)}"]
     for suite in dict.fromkeys(result.row.suite for result in results):
-        shown = columns(suite, compared)
+        of_suite = [result for result in results if result.row.suite == suite]
+        lines = by_variant(of_suite[0])
+        shown = columns(suite, compared, lines)
         found += ["", _row([suite, *(column.title for column in shown)])]
-        found.append(_row(["---", *("---:" for _ in shown)]))
-        found += [_cells(result, shown) for result in results if result.row.suite == suite]
+        found.append(_row(["---", *("---:" if column.width else "---" for column in shown)]))
+        for result in of_suite:
+            found += _lines(result, shown, lines)
     notes = [*environments.lines(environment), str(peaks), f"measured {environment['date']}"]
     return [*found, "", "```", *notes, "```"]
 
 
-def _cells(result: Result, shown: Sequence[Column]) -> str:
-    return _row([result.row.title, *(column.cell(result) for column in shown)])
+def _lines(result: Result, shown: Sequence[Column], by_variant: bool) -> list[str]:
+    title = result.row.title
+    if not by_variant:
+        return [_row([title, *(column.cell(result, None) for column in shown)])]
+    return [
+        _row([f"{title}: {entry.variant}", *(column.cell(result, entry) for column in shown)])
+        for entry in result.entries
+        if entry.timing is not None
+    ]
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -134,6 +134,12 @@ def avg_pool2d(x: Array, kernel_size: Any, stride: Any = None) -> Result:
     return np.mean(views, axis=0), pull
 
 
+def global_avg_pool2d(x: Array) -> Result:
+    """The mean of each channel of each image, (N, C, 1, 1)."""
+    pixels = x.shape[2] * x.shape[3]
+    return x.mean((2, 3), keepdims=True), lambda dy: (np.broadcast_to(dy / pixels, x.shape),)
+
+
 def batch_norm(
     x: Array, mean: Array, var: Array, w: Array, b: Array, *, training: bool, eps: float = 1e-5
 ) -> Result:

@@ -7,51 +7,19 @@ Widths are fixed, so that each row is printed as soon as it is measured, and no 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from gpucnn.benchmarks.columns import NAME_WIDTH, Column, by_variant, columns
 from gpucnn.benchmarks.environment import Environment
 from gpucnn.benchmarks.peaks import Peaks
-from gpucnn.benchmarks.result import Result
+from gpucnn.benchmarks.result import Entry, Result
 
-NAME_WIDTH = 29
-
-
-class Column(NamedTuple):
-    """Header, width, and the text of a result's cell."""
-
-    title: str
-    width: int
-    cell: Any
-
-
-def columns(suite: str, compared: bool) -> list[Column]:
-    """The columns that mean something for the rows of a suite."""
-    found = [
-        Column("median", 8, lambda r: duration(r.timing.median)),
-        Column("minimum", 8, lambda r: duration(r.timing.minimum)),
-    ]
-    if suite == "train":
-        found.append(Column("images/s", 8, lambda r: number(r.images)))
-    found += [
-        Column("GFLOP/s", 7, lambda r: number(r.flops, 1e9)),
-        Column("of GEMM", 7, lambda r: percent(r.gemm_share)),
-    ]
-    if suite != "train":
-        found += [
-            Column("GB/s", 5, lambda r: number(r.bandwidth, 1e9)),
-            Column("of copy", 7, lambda r: percent(r.copy_share)),
-        ]
-    if compared:
-        found += [
-            Column("PyTorch", 8, lambda r: duration(r.torch.median) if r.torch else ""),
-            Column("ratio", 5, lambda r: "" if r.ratio is None else f"{r.ratio:.2f}"),
-        ]
-    return found
+_WIDTH = 100
+_RATIOS = ("ratio", "e/P", "c/P")
 
 
 class Table:
@@ -91,70 +59,71 @@ class Table:
         self._console.print(Text(text, style=style), soft_wrap=True)
 
     def add(self, result: Result) -> None:
-        """One row, with its headings where they are new."""
-        row, shown = result.row, columns(result.row.suite, self._compared)
+        """One row, with its headings where they are new, and what went wrong."""
+        row, lines = result.row, by_variant(result)
+        shown = columns(row.suite, self._compared, lines)
         if row.suite != self._suite:
             self._suite, self._group = row.suite, ""
-            titles = (column.title.rjust(column.width) for column in shown)
+            titles = (_justified(column.title, column) for column in shown)
             self.line("")
             self.line("  ".join([row.suite.ljust(NAME_WIDTH), *titles]), "bold underline")
         if row.group != self._group:
             self._group = row.group
             self.line(row.group, "bold")
-        text = Text(f"  {row.name}".ljust(NAME_WIDTH))
+        if lines:
+            self.line(f" {row.name}")
+            for entry in result.entries:
+                self._cells(f"  {entry.variant}", result, entry, shown)
+        else:
+            self._cells(f"  {row.name}", result, None, shown)
+            for entry in result.entries:
+                if entry.timing is None:
+                    self.line(f"  {entry.variant}: {entry.failure}", "red")
+
+    def _cells(self, name: str, result: Result, entry: Entry | None, shown: list[Column]) -> None:
+        text = Text(name.ljust(NAME_WIDTH))
+        if entry is not None and entry.timing is None:
+            text.append(f"  {entry.failure}"[: _WIDTH - NAME_WIDTH], "red")
+            self._console.print(text, soft_wrap=True)
+            return
         for column in shown:
-            cell = column.cell(result).rjust(column.width)
+            cell = column.cell(result, entry)
             text.append("  ")
-            text.append(cell, _ratio_style(result) if column.title == "ratio" else "")
+            style = _style(cell) if column.title in _RATIOS else ""
+            text.append(_justified(cell, column), style)
         text.rstrip()
+        text.truncate(_WIDTH)
         self._console.print(text, soft_wrap=True)
 
 
-def _ratio_style(result: Result) -> str:
-    if result.ratio is None:
+def _justified(text: str, column: Column) -> str:
+    return text.rjust(column.width) if column.width else text
+
+
+def _style(ratio: str) -> str:
+    if not ratio:
         return ""
-    return "green" if result.ratio <= 1 else "yellow" if result.ratio <= 2.5 else "red"
+    return "green" if float(ratio) <= 1 else "yellow" if float(ratio) <= 2.5 else "red"
 
 
-def duration(seconds: float) -> str:
-    """Four digits and a unit: "1.234 ms"."""
-    for unit, scale in (("us", 1e6), ("ms", 1e3)):
-        value = seconds * scale
-        if value < 999.95:
-            return f"{_digits(value)} {unit}"
-    return f"{_digits(seconds)} s"
+class JsonLines:
+    """Writes a line a variant as soon as it is known, each with all of the environment: a line can
+    be read by itself, and what was measured before a crash is not lost."""
 
+    def __init__(self, stream: IO[str], environment: Environment) -> None:
+        self._stream = stream
+        self._shared: dict[str, Any] = {"environment": environment}
 
-def number(value: float | None, scale: float = 1.0) -> str:
-    """At least three digits; empty for None."""
-    if value is None:
-        return ""
-    value /= scale
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
-def percent(share: float | None) -> str:
-    """Empty for None; a share below one percent with a decimal."""
-    if share is None:
-        return ""
-    return f"{share:.0%}" if share >= 0.01 else f"{share:.1%}"
-
-
-def _digits(value: float) -> str:
-    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
-
-
-def write_json(
-    stream: IO[str], results: Iterable[Result], environment: Environment, peaks: Peaks
-) -> None:
-    """One line a row, each with all of the environment: a line can be read by itself."""
-    shared = {
-        "peaks": {
+    def peaks(self, peaks: Peaks) -> None:
+        """What the lines from now on have for the machine's peaks."""
+        self._shared["peaks"] = {
             "gemm": peaks.gemm,
             "gemm_by": peaks.gemm_by,
             "copy": {str(size): speed for size, speed in sorted(peaks.copy.items())},
-        },
-        "environment": environment,
-    }
-    for result in results:
-        stream.write(json.dumps({**result.as_dict(), **shared}) + "\n")
+        }
+
+    def write(self, lines: list[dict[str, Any]]) -> None:
+        """The lines of a result, at once."""
+        for line in lines:
+            self._stream.write(json.dumps({**line, **self._shared}) + "\n")
+        self._stream.flush()

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from gpucnn.benchmarks.row import Array, Call, Row
+from gpucnn.benchmarks.row import EAGER, Array, Call, Row, Variant
 
 
-class WrongResult(RuntimeError):
+class NotTimed(RuntimeError):
+    """Why a variant of a row has no time."""
+
+
+class WrongResult(NotTimed):
     """A row gave another result than the float64 reference."""
 
 
-def error(results: Sequence[Array], expected: Sequence[Array]) -> float:
-    """The largest difference, relative to the largest entry of its array; infinite for NaN.
+NORMS: dict[str, Callable[[Array], Any]] = {
+    "largest entry": lambda array: np.abs(array).max(),
+    "Euclidean norm": np.linalg.norm,
+}
+
+
+def error(
+    results: Sequence[Array], expected: Sequence[Array], norm: str = "largest entry"
+) -> float:
+    """The largest difference, relative to its array, both by a norm; infinite for NaN.
 
     Raises:
         WrongResult: another number of arrays, or other shapes.
@@ -26,25 +39,21 @@ def error(results: Sequence[Array], expected: Sequence[Array]) -> float:
     for array, reference in zip(results, expected):
         if reference.size == 0:
             continue
-        scale = float(np.abs(reference).max()) or 1.0
-        difference = float(np.abs(array - reference).max()) / scale
+        scale = float(NORMS[norm](reference)) or 1.0
+        difference = float(NORMS[norm](array - reference)) / scale
         largest = max(largest, difference if np.isfinite(difference) else float("inf"))
     return largest
 
 
-def verify(who: str, row: Row, call: Call, expected: Sequence[Array]) -> float:
+def verify(row: Row, call: Call, expected: Sequence[Array], variant: Variant = EAGER) -> float:
     """Call once and compare; the error found.
 
     Raises:
         WrongResult: the row's tolerance is exceeded.
     """
-    try:
-        found = error(call.results(call.run()), expected)
-    except WrongResult as problem:
-        raise WrongResult(f"{row.suite}: {row.title}: {who} {problem}") from None
-    if not found <= row.tolerance:
-        raise WrongResult(
-            f"{row.suite}: {row.title}: {who} is wrong by {found:.2g} of the largest entry "
-            f"(allowed {row.tolerance:.2g}); a wrong result is not timed"
-        )
+    with call.setting():
+        results = call.results(call.run())
+    found, allowed = error(results, expected, row.norm), row.allowed(variant)
+    if not found <= allowed:
+        raise WrongResult(f"wrong by {found:.2g} of the {row.norm}, allowed {allowed:.2g}")
     return found

@@ -19,6 +19,7 @@ _COMMANDS = {
     "predict": ("gpucnn.cli.predict", "predict", "Say what pictures show."),
     "check": ("gpucnn.cli.check", "check", "Check every operation on a device."),
     "kernels": ("gpucnn.cli.kernels", "kernels", "List the CUDA kernels as compiled."),
+    "warmup": ("gpucnn.cli.warmup", "warmup", "Compile ahead what training a net needs."),
     "bench": ("gpucnn.cli.bench", "bench", "Measure what this hardware does with the engine."),
     "info": ("gpucnn.cli.info", "info", "Show versions, devices and settings."),
 }
@@ -34,12 +35,15 @@ Examples:
   gpucnn bench                          GFLOP/s and images/s of this machine
   gpucnn info                           is the GPU used, and if not, why
   gpucnn kernels                        what the compiler makes of every CUDA kernel
+  gpucnn warmup resnet18_cifar          compile its kernels now, not in the first step
 \b
 'gpucnn COMMAND --help' explains a command. In Python: import gpucnn.
 \b
 Environment:
   GPUCNN_DEVICE       cpu, cuda, cuda:N or emulated, where --device is not given
   GPUCNN_CACHE        the folder for downloaded data sets
+  GPUCNN_CACHE_DIR    the folder for compiled kernels and choices by time
+  GPUCNN_AUTOTUNE=1   chooses convolutions by time on a GPU, not by score alone
   GPUCNN_TRACEBACK=1  shows where in the code an error comes from
   GPUCNN_SYNC=1       waits for each kernel, so that an error names the right one"""
 

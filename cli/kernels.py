@@ -3,87 +3,121 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from gpucnn.cli.choose import choose
 from gpucnn.cli.profile import profile
 
 if TYPE_CHECKING:
-    from gpucnn.backends.gpu.kernel import Kernel, Module
-    from gpucnn.backends.gpu.nvrtc import Compiled, Compiler
+    from gpucnn.backends.gpu.kernel import Module
 
 _EPILOG = """\b
 Examples:
-  gpucnn kernels                        registers, spills, shared memory, occupancy on an A100
+  gpucnn kernels                        registers, spills, occupancy, main loops on an A100
   gpucnn kernels --arch sm_90 --only conv2d
+  gpucnn kernels --counters --only softmax   what the emulated device counts, too
   gpucnn kernels emit out --arch sm_90  source, PTX and cubin of each for other tools
   gpucnn kernels profile softmax        its counters, and an estimate for a GPU
+  gpucnn kernels choose --net resnet18 --gpu a100   what would run, and why
 \b
-The kernels are those that the table of cases asks for, each under all its defines. The compiler
-comes with a wheel: pip install nvidia-cuda-nvrtc-cu12 (or nvidia-cuda-nvrtc for CUDA 13)."""
+The kernels are those that the table of cases asks for, and all that selection can return for a
+convolution, each under all its defines. 'docs/kernels.md' says what the columns mean. Compiler and
+disassembler come with wheels: pip install nvidia-cuda-nvrtc-cu12 (or nvidia-cuda-nvrtc for CUDA
+13) and nvidia-cuda-nvdisasm, without which nothing is known of the loops."""
 
 _arch = click.option(
     "--arch", metavar="NAME", default="sm_80", show_default=True, help="sm_75 to sm_120."
 )
 _only = click.option("--only", metavar="TEXT", default="", help="Only kernels with TEXT in it.")
+_major = click.option(
+    "--compiler",
+    "major",
+    type=click.IntRange(1),
+    metavar="MAJOR",
+    help="The NVRTC of this CUDA version, 12 or 13; the oldest by default.",
+)
 
 
 @click.group(invoke_without_command=True, epilog=_EPILOG)
 @_arch
 @_only
+@_major
+@click.option("--counters", is_flag=True, help="Launch each on the emulated device and count.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON line a kernel instead.")
+@click.option(
+    "--docs",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write the table between the markers of a Markdown file instead.",
+)
 @click.pass_context
-def kernels(ctx: click.Context, arch: str, only: str, as_json: bool) -> None:
+def kernels(
+    ctx: click.Context,
+    arch: str,
+    only: str,
+    major: int | None,
+    counters: bool,
+    as_json: bool,
+    docs: Path | None,
+) -> None:
     """List every kernel and specialisation with what the compiler says of it."""
     if ctx.invoked_subcommand is not None:
         return
-    number = _number(arch)
-    compiler = _compiler(number)
-    rows = list(_rows(only, number, compiler))
+    from gpucnn.backends.gpu import sass
+    from gpucnn.cli import kernel_rows as tables
+
+    rows = tables.rows(only, tables.number(arch), major, counters)
+    if sass.nvdisasm() is None:
+        click.echo(f"the loops are not known: {sass.INSTALL}", err=True)
     if as_json:
         for row in rows:
             click.echo(json.dumps(row))
-        return
-    from gpucnn.cli.output import print_table
+    elif docs is not None:
+        flags = [f"--arch {rows[0]['arch']}", *(["--counters"] if counters else [])]
+        flags += [f"--only {only}"] if only else []
+        tables.write_table(docs, rows, " ".join(["gpucnn kernels", *flags, "--docs", str(docs)]))
+        click.echo(f"{len(rows)} rows in {docs}")
+    else:
+        from gpucnn.cli.output import print_table
 
-    print_table(
-        ["kernel", "defines", "registers", "spills", "shared", "threads", "occupancy"],
-        [
-            [
-                row["entry"], row["defines"], str(row["registers"]), str(row["spilled_bytes"]),
-                str(row["shared_bytes"]), str(row["threads"]), f"{row['occupancy']:.0%}",
-            ]
-            for row in rows
-        ],
-        left=2,
-    )  # fmt: skip
-    names = {row["entry"] for row in rows}
-    click.echo(f"{len(names)} kernels, {len(rows)} specialisations, {compiler!r}, {arch}")
+        head = tables.HEAD + (tables.COUNTED if counters else [])
+        print_table(head, [tables.cells(row) for row in rows], left=2)
+        names = {row["entry"] for row in rows}
+        made = f"{rows[0]['compiler']}, {rows[0]['arch']}"
+        click.echo(f"{len(names)} kernels, {len(rows)} specialisations, {made}")
 
 
 @kernels.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @_arch
 @_only
+@_major
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON line a file written instead.")
-def emit(folder: Path, arch: str, only: str, as_json: bool) -> None:
+def emit(folder: Path, arch: str, only: str, major: int | None, as_json: bool) -> None:
     """Write source, PTX and cubin of every specialisation into FOLDER."""
-    number = _number(arch)
-    compiler = _compiler(number)
+    from gpucnn.backends.gpu.precompile import Job, compile_all
+    from gpucnn.cli.kernel_rows import compiler, number, selected
+
+    target = number(arch)
+    of_cuda = compiler(target, major).version[0]
     folder.mkdir(parents=True, exist_ok=True)
-    modules: dict[Module, None] = {kernel.module: None for kernel, _ in _kernels(only)}
-    for module in modules:
+    modules: dict[Module, None] = {kernel.module: None for kernel in selected(only, target)}
+    jobs = [
+        Job(of_cuda, module.source, module.file, f"{kind}_{target}")
+        for kind in ("compute", "sm")
+        for module in modules
+    ]
+    codes = [compiled.code for compiled in compile_all(jobs)]
+    for i, module in enumerate(modules):
         parts = [Path(module.file).stem, *(f"{k}-{v}" for k, v in module.defines)]
         stem = folder / "_".join(part.replace(" ", "-") for part in parts)
-        ptx = compiler.compile(module.source, module.file, f"compute_{number}").code
-        cubin = compiler.compile(module.source, module.file, f"sm_{number}").code
         written = {
             f"{stem}.cu": module.source.encode(),
-            f"{stem}.ptx": ptx.rstrip(b"\0"),
-            f"{stem}.sm_{number}.cubin": cubin,
+            f"{stem}.ptx": codes[i].rstrip(b"\0"),
+            f"{stem}.sm_{target}.cubin": codes[len(modules) + i],
         }
         for name, content in written.items():
             Path(name).write_bytes(content)
@@ -92,70 +126,8 @@ def emit(folder: Path, arch: str, only: str, as_json: bool) -> None:
                 click.echo(json.dumps(row | {"entries": module.entries}))
     if as_json:
         return
-    click.echo(f"{len(modules)} modules in {folder}: .cu, .ptx and .sm_{number}.cubin of each")
+    click.echo(f"{len(modules)} modules in {folder}: .cu, .ptx and .sm_{target}.cubin of each")
 
 
 kernels.add_command(profile)
-
-
-def _number(arch: str) -> int:
-    from gpucnn.backends.gpu.occupancy import LIMITS
-
-    name = arch.removeprefix("sm_").removeprefix("compute_")
-    if not name.isdecimal() or int(name) not in LIMITS:
-        known = ", ".join(f"sm_{number}" for number in LIMITS)
-        raise ValueError(f"--arch: {arch!r} is not one of {known}")
-    return int(name)
-
-
-def _compiler(arch: int) -> Compiler:
-    from gpucnn.backends.gpu.nvrtc import compilers
-
-    found = compilers()
-    if not found:
-        raise RuntimeError(
-            "kernels: no NVRTC is installed; pip install nvidia-cuda-nvrtc-cu12 "
-            "(or nvidia-cuda-nvrtc for CUDA 13)"
-        )
-    for compiler in found.values():
-        if arch in compiler.architectures():
-            return compiler
-    raise RuntimeError(f"kernels: none of {list(found.values())} knows sm_{arch}")
-
-
-def _kernels(only: str) -> list[tuple[Kernel, int]]:
-    from gpucnn.cases import CASES
-    from gpucnn.cases.specialisations import specialisations
-
-    found = [
-        (kernel, threads)
-        for kernel, threads in specialisations(CASES).items()
-        if only in f"{kernel.entry} {kernel.module}"
-    ]
-    if not found:
-        raise ValueError(f"no kernel has {only!r} in its name")
-    return found
-
-
-def _rows(only: str, arch: int, compiler: Compiler) -> Iterator[dict[str, Any]]:
-    from gpucnn.backends.gpu.occupancy import occupancy
-
-    compiled: dict[Module, Compiled] = {}
-    for kernel, threads in _kernels(only):
-        module = kernel.module
-        if module not in compiled:
-            compiled[module] = compiler.compile(module.source, module.file, f"sm_{arch}")
-        uses = compiled[module].resources[kernel.entry]
-        yield {
-            "entry": kernel.entry,
-            "file": module.file,
-            "defines": " ".join(f"{name}={value}" for name, value in module.defines),
-            "arch": f"sm_{arch}",
-            "compiler": repr(compiler),
-            "registers": uses.registers,
-            "spilled_bytes": uses.spill_stores + uses.spill_loads,
-            "stack_bytes": uses.stack,
-            "shared_bytes": uses.shared,
-            "threads": threads,
-            "occupancy": occupancy(arch, uses.registers, uses.shared, threads),
-        }
+kernels.add_command(choose)

@@ -101,8 +101,15 @@ class Run:
     """A training with its data, its net and its folder."""
 
     def __init__(
-        self, settings: Settings, data: Path | None, device: Device, out: Path, resume: bool
+        self,
+        settings: Settings,
+        data: Path | None,
+        device: Device,
+        out: Path,
+        resume: bool,
+        capture: bool,
     ) -> None:
+        self.capture = capture
         self.settings, self.device, self.out, self.resume = settings, device, out, resume
         splits = options.load_data(settings.dataset, data)
         if settings.validation:
@@ -195,6 +202,7 @@ class Run:
             scheduler=schedule,
             callbacks=callbacks,
             checkpoint_dir=self.out,
+            capture=self.capture,
             run=asdict(s),
         )
 

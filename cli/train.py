@@ -54,6 +54,9 @@ checkpoint.safetensors (for --resume)."""
     help="Where the results go. Default: runs/DATASET-MODEL.",
 )
 @click.option("--resume", is_flag=True, help="Go on with the unfinished training in OUT.")
+@click.option(
+    "--capture/--no-capture", default=True, help="Record the step once and replay it: same bits."
+)
 @options.threads
 @click.option(
     "--json",
@@ -69,6 +72,7 @@ def train(
     threads: int | None,
     out: Path | None,
     resume: bool,
+    capture: bool,
     report: Path | None,
     **chosen: Any,
 ) -> None:
@@ -84,4 +88,4 @@ def train(
     if report is not None:  # found out now, not after the training
         report.parent.mkdir(parents=True, exist_ok=True)
     options.line("device", options.describe_device(place))
-    Run(settings, data, place, out, resume).execute(report)
+    Run(settings, data, place, out, resume, capture).execute(report)

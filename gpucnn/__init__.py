@@ -15,6 +15,7 @@ from gpucnn.core.device import Device as device
 from gpucnn.core.device import default_device, set_default_device
 from gpucnn.core.gradcheck import gradcheck
 from gpucnn.core.memory import bool_, float32, float64, int32, int64, uint8
+from gpucnn.core.precision import current_precision, get_precision, precision, set_precision
 from gpucnn.core.tensor import Tensor
 from gpucnn.ops import methods as _methods
 from gpucnn.ops.activation import absolute as abs
@@ -62,8 +63,11 @@ if TYPE_CHECKING:
         training,
     )
     from gpucnn.backends.cpu.threads import get_num_threads, set_num_threads
+    from gpucnn.backends.gpu.autotune import autotune
     from gpucnn.kernel import Kernel
     from gpucnn.nn.summary import summary
+    from gpucnn.optim import GradScaler
+    from gpucnn.recorded import capture
     from gpucnn.serialization import load, save
 
 _LAZY_MODULES = {
@@ -71,7 +75,10 @@ _LAZY_MODULES = {
     "training",
 }  # fmt: skip
 _LAZY_NAMES = {
+    "GradScaler": "gpucnn.optim",
     "Kernel": "gpucnn.kernel",
+    "autotune": "gpucnn.backends.gpu.autotune",
+    "capture": "gpucnn.recorded",
     "get_num_threads": "gpucnn.backends.cpu.threads",
     "set_num_threads": "gpucnn.backends.cpu.threads",
     "summary": "gpucnn.nn.summary",
@@ -95,6 +102,7 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "Function",
+    "GradScaler",
     "Kernel",
     "Tensor",
     "__version__",
@@ -103,11 +111,14 @@ __all__ = [
     "argmax",
     "argmin",
     "as_tensor",
+    "autotune",
     "benchmarks",
     "bool",
+    "capture",
     "cat",
     "clamp",
     "cuda",
+    "current_precision",
     "data",
     "default_device",
     "device",
@@ -121,6 +132,7 @@ __all__ = [
     "from_numpy",
     "full",
     "get_num_threads",
+    "get_precision",
     "grad",
     "gradcheck",
     "initial_seed",
@@ -144,6 +156,7 @@ __all__ = [
     "ones_like",
     "optim",
     "permute",
+    "precision",
     "rand",
     "randint",
     "randn",
@@ -154,6 +167,7 @@ __all__ = [
     "serialization",
     "set_default_device",
     "set_num_threads",
+    "set_precision",
     "sigmoid",
     "softmax",
     "sqrt",

@@ -19,6 +19,7 @@ from gpucnn.backends.gpu.layout import is_dense
 from gpucnn.backends.gpu.runtime import LaunchError, Runtime
 from gpucnn.core import autograd
 from gpucnn.core.device import Device, default_device
+from gpucnn.core.recording import changed
 from gpucnn.core.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -244,7 +245,7 @@ def _changing(written: Sequence[Tensor], launch: Callable[[], _Result]) -> _Resu
 
 def _count(written: Sequence[Tensor]) -> None:
     for tensor in written:
-        tensor._version[0] += 1
+        changed(tensor)
 
 
 def _tensor(argument: Any) -> Tensor | None:

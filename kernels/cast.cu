@@ -1,6 +1,6 @@
 // y[i] = (target)x[i]: from one element type to another, over arrays of any strides; x broadcasts.
 // Floats truncate towards zero, bool is x != 0. The scheme is that of elementwise.cu.
-#include "layout.cuh"
+#include "map.cuh"
 
 constexpr bool TO_FLOAT = (target)1.5 != (target)1;
 constexpr bool TO_BOOL = (target)2 == (target)1;
@@ -16,9 +16,5 @@ __device__ __forceinline__ target converted(source value) {
 
 extern "C" __global__ void __launch_bounds__(THREADS)
     cast(const source* x, target* y, Layout layout) {
-  for (index_t i = first_element(); i < layout.count; i += grid_step()) {
-    index_t at[2];
-    locate<2>(layout, i, at);
-    y[at[0]] = converted(x[at[1]]);
-  }
+  map(layout, x, y, [](source value) { return converted(value); });
 }

@@ -2,11 +2,6 @@
 //
 // Activations lie channels-last, x as N H W C and y as N P Q K, filters as K R S C/groups, so that
 // the neighbours in memory are channels: the depth of the implicit matrices.
-#include "gemm_tile.cuh"
-
-#ifndef VECTOR
-#define VECTOR false
-#endif
 
 struct Conv2d {
   int n, c, h, w;  // input

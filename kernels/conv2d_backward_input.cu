@@ -2,6 +2,7 @@
 //
 //   dx[n,h,w,c] = sum over r, s, k of dy[n,p,q,k] * weight[k,r,s,c]
 //                 where h = p*stride_h - pad_top + r*dilation_h, w likewise, has a p and q
+//   then dx += addend, and dx = 0 where not mask > 0
 //
 //   D[i][j]: i = input pixel (n,h,w), j = channel of the group, depth = (r,s,k)
 //   A[i][(r,s,k)] = dy gathered       B[j][(r,s,k)] = weight[k,r,s,j]
@@ -11,13 +12,20 @@
 // nothing. A is contiguous in k along the depth, B in the channels across it. VECTOR: C/groups and
 // K/groups are multiples of 4 and dy, weight lie on 16 bytes.
 #include "conv2d.cuh"
+#include "gemm_tile.cuh"
+
+#ifndef VECTOR
+#define VECTOR false
+#endif
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) conv2d_implicit_gemm_backward_input(
     const real* __restrict__ dy,      // (N, P, Q, K)
     const real* __restrict__ weight,  // (K, R, S, C/groups)
-    real* __restrict__ dx,            // (N, H, W, C)
+    const real* addend,               // (N, H, W, C) or null
+    const real* mask,                 // (N, H, W, C) or null
+    real* dx,                         // (N, H, W, C)
     Conv2d g,
-    int vector_store) {  // C/groups is a multiple of 4 and dx lies on 16 bytes
+    bool vector_store) {  // C/groups is a multiple of 4 and dx lies on 16 bytes
   typedef Share<true> ShareA;
   typedef Share<false> ShareB;
   const int channels = g.c / g.groups, filters = g.k / g.groups;
@@ -66,11 +74,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) conv2d_implicit_ge
 #pragma unroll
   for (int i = 0; i < 4; i++) {
     const int pixel = tile_pixel + patch_row() + i;
-    Quad row;
+    if (pixel >= pixels) break;
+    const long long place = (long long)pixel * g.c + blockIdx.z * channels + c;
+    Quad row, other = {}, sign = {};
+    if (addend != nullptr) other = load_quad<false>(addend + place, channels - c);
+    if (mask != nullptr) sign = load_quad<false>(mask + place, channels - c);
 #pragma unroll
-    for (int j = 0; j < 4; j++) row.v[j] = sum[i][j];
-    if (pixel < pixels)
-      store_quad(dx + (long long)pixel * g.c + blockIdx.z * channels + c, row, channels - c,
-                 vector_store);
+    for (int j = 0; j < 4; j++) {
+      row.v[j] = addend == nullptr ? sum[i][j] : sum[i][j] + other.v[j];
+      if (mask != nullptr && !(sign.v[j] > 0)) row.v[j] = 0;
+    }
+    store_quad(dx + place, row, channels - c, vector_store);
   }
 }

@@ -11,6 +11,11 @@
 // Both operands are contiguous across the depth. VECTOR: C/groups and K/groups are multiples of 4
 // and dy, x lie on 16 bytes.
 #include "conv2d.cuh"
+#include "gemm_tile.cuh"
+
+#ifndef VECTOR
+#define VECTOR false
+#endif
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) conv2d_implicit_gemm_backward_weight(
     const real* __restrict__ x,   // (N, H, W, C)
@@ -18,7 +23,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) conv2d_implicit_ge
     real* __restrict__ dweight,   // (splits, K, R, S, C/groups)
     Conv2d g,
     int pixels_per_split,  // a multiple of DEPTH
-    int vector_store) {    // C/groups is a multiple of 4 and dweight lies on 16 bytes
+    bool vector_store) {   // C/groups is a multiple of 4 and dweight lies on 16 bytes
   typedef Share<false> Across;
   const int channels = g.c / g.groups, filters = g.k / g.groups;
   const int columns = g.r * g.s * channels, pixels = g.n * g.p * g.q;

@@ -1,12 +1,16 @@
 // 2-D depthwise convolution: groups == C, each channel c has its own K/C filters.
 //
 //   y[n,p,q,k] = bias[k] + sum over r, s of x[n, h(p,r), w(q,s), k / (K/C)] * weight[k,r,s]
+//   then y += addend, and y = max(y, 0) with relu
 //
 // The implicit matrix product would have a depth of R*S and K/C columns: no tile to fill. Here
 // threadIdx.x runs over the channels (contiguous in memory), threadIdx.y over pixels, and each
 // thread sums its taps; what neighbouring pixels share comes from the cache.
 #include "block_reduce.cuh"
 #include "conv2d.cuh"
+#include "real.cuh"
+
+constexpr int THREADS = 256;
 
 // Blocks that must fit a multiprocessor: 64 registers a thread. Without it the compiler aims lower
 // and spills.
@@ -17,8 +21,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, DEPTHWISE_BLOCKS)
     const real* __restrict__ x,       // (N, H, W, C)
     const real* __restrict__ weight,  // (K, R, S)
     const real* __restrict__ bias,    // (K) or null
+    const real* __restrict__ addend,  // (N, P, Q, K) or null
     real* __restrict__ y,             // (N, P, Q, K)
-    Conv2d g) {
+    Conv2d g, bool relu) {
   const int pixel = blockIdx.x * blockDim.y + threadIdx.y;
   const int k = blockIdx.y * blockDim.x + threadIdx.x;
   if (pixel >= g.n * g.p * g.q || k >= g.k) return;
@@ -35,15 +40,21 @@ extern "C" __global__ void __launch_bounds__(THREADS, DEPTHWISE_BLOCKS)
       if (inside(w, g.w)) sum += image[(h * g.w + w) * g.c] * filter[r * g.s + s];
     }
   }
-  y[(long long)pixel * g.k + k] = bias == nullptr ? sum : sum + bias[k];
+  const long long place = (long long)pixel * g.k + k;
+  if (bias != nullptr) sum += bias[k];
+  if (addend != nullptr) sum += addend[place];
+  y[place] = relu ? rectified(sum) : sum;
 }
 
 //   dx[n,h,w,c] = sum over r, s and the filters k of c of dy[n,p,q,k] * weight[k,r,s]
 //                 where h = p*stride_h - pad_top + r*dilation_h, w likewise, has a p and q
+//   then dx += addend, and dx = 0 where not mask > 0
 extern "C" __global__ void __launch_bounds__(THREADS, DEPTHWISE_BLOCKS)
     conv2d_depthwise_backward_input(
     const real* __restrict__ dy,      // (N, P, Q, K)
     const real* __restrict__ weight,  // (K, R, S)
+    const real* __restrict__ addend,  // (N, H, W, C) or null
+    const real* __restrict__ mask,    // (N, H, W, C) or null
     real* __restrict__ dx,            // (N, H, W, C)
     Conv2d g) {
   const int pixel = blockIdx.x * blockDim.y + threadIdx.y;
@@ -66,7 +77,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, DEPTHWISE_BLOCKS)
         sum += image[(p * g.q + q) * g.k + k] * filter[(k * g.r + r) * g.s + s];
     }
   }
-  dx[(long long)pixel * g.c + c] = sum;
+  const long long place = (long long)pixel * g.c + c;
+  if (addend != nullptr) sum += addend[place];
+  dx[place] = mask == nullptr || mask[place] > 0 ? sum : 0;
 }
 
 //   dweight[k,r,s] = sum over n, p, q of dy[n,p,q,k] * x[n, h(p,r), w(q,s), k / (K/C)]

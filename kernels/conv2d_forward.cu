@@ -3,6 +3,7 @@
 //   y[n,p,q,k] = bias[k] + sum over r, s, c of
 //                x[n, p*stride_h - pad_top + r*dilation_h, q*stride_w - pad_left + s*dilation_w, c]
 //                * weight[k,r,s,c]                                        x is 0 outside the image
+//   then y += addend, and y = max(y, 0) with relu
 //
 //   D[i][j]: i = output pixel (n,p,q), j = filter of the group, depth = (r,s,c)
 //   A[i][(r,s,c)] = x gathered        B[j][(r,s,c)] = weight, as it lies
@@ -10,14 +11,20 @@
 // One 64 x 64 tile of D a block, groups on grid.z. Both operands are contiguous in c, the fastest
 // part of the depth. VECTOR: C/groups is a multiple of 4 and x, weight lie on 16 bytes.
 #include "conv2d.cuh"
+#include "gemm_tile.cuh"
+
+#ifndef VECTOR
+#define VECTOR false
+#endif
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) conv2d_implicit_gemm_forward(
     const real* __restrict__ x,       // (N, H, W, C)
     const real* __restrict__ weight,  // (K, R, S, C/groups)
     const real* __restrict__ bias,    // (K) or null
-    real* __restrict__ y,             // (N, P, Q, K)
-    Conv2d g,
-    int vector_store) {  // K/groups is a multiple of 4 and y lies on 16 bytes
+    const real* addend,               // (N, P, Q, K) or null
+    real* y,                          // (N, P, Q, K)
+    Conv2d g, bool relu,
+    bool vector_store) {  // K/groups is a multiple of 4 and y, addend lie on 16 bytes
   typedef Share<true> Along;
   const int channels = g.c / g.groups, filters = g.k / g.groups;
   const int pixels = g.n * g.p * g.q, depth = g.r * g.s * channels;
@@ -64,10 +71,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) conv2d_implicit_ge
 #pragma unroll
   for (int i = 0; i < 4; i++) {
     const int pixel = tile_pixel + patch_row() + i;
-    Quad row;
+    if (pixel >= pixels) break;
+    const long long place = (long long)pixel * g.k + column;
+    Quad row, other = {};
+    if (addend != nullptr) other = load_quad<false>(addend + place, filters - k);
 #pragma unroll
-    for (int j = 0; j < 4; j++) row.v[j] = sum[i][j] + shift.v[j];
-    if (pixel < pixels)
-      store_quad(y + (long long)pixel * g.k + column, row, filters - k, vector_store);
+    for (int j = 0; j < 4; j++) {
+      row.v[j] = sum[i][j] + shift.v[j];
+      if (addend != nullptr) row.v[j] += other.v[j];
+      if (relu) row.v[j] = rectified(row.v[j]);
+    }
+    store_quad(y + place, row, filters - k, vector_store);
   }
 }

@@ -3,34 +3,23 @@
 //   unary:   y[i] = EXPRESSION(a),    a = x[i]
 //   binary:  y[i] = EXPRESSION(a, b), a = x[i] or a number, b likewise
 //
-// i runs over y; inputs broadcast. y may be one of the inputs.
-#include "layout.cuh"
+// i runs over y; inputs broadcast, y may be one of them, and a null pointer stands for the number
+// behind it.
+#include "map.cuh"
 #include "real.cuh"
 
-#define UNARY_KERNEL(NAME, EXPRESSION)                                          \
-  extern "C" __global__ void __launch_bounds__(THREADS) unary_##NAME(const real* x,     \
-                                                             real* y,           \
-                                                             Layout layout) {   \
-    for (index_t i = first_element(); i < layout.count; i += grid_step()) {     \
-      index_t at[2];                                                            \
-      locate<2>(layout, i, at);                                                 \
-      const real a = x[at[1]];                                                  \
-      y[at[0]] = EXPRESSION;                                                    \
-    }                                                                           \
+#define UNARY_KERNEL(NAME, EXPRESSION)                            \
+  extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)   \
+      unary_##NAME(const real* x, real* y, Layout layout) {       \
+    map(layout, x, y, [](real a) { return (real)(EXPRESSION); }); \
   }
 
-// A null pointer stands for the number behind it.
-#define BINARY_KERNEL(NAME, EXPRESSION)                                         \
-  extern "C" __global__ void __launch_bounds__(THREADS) binary_##NAME(                   \
-      const real* left, real left_number, const real* right, real right_number, \
-      real* y, Layout layout) {                                                 \
-    for (index_t i = first_element(); i < layout.count; i += grid_step()) {     \
-      index_t at[3];                                                            \
-      locate<3>(layout, i, at);                                                 \
-      const real a = left == nullptr ? left_number : left[at[1]];               \
-      const real b = right == nullptr ? right_number : right[at[2]];            \
-      y[at[0]] = EXPRESSION;                                                    \
-    }                                                                           \
+#define BINARY_KERNEL(NAME, EXPRESSION)                                    \
+  extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)            \
+      binary_##NAME(const real* left, real left_number, const real* right, \
+                    real right_number, real* y, Layout layout) {           \
+    map(layout, left, left_number, right, right_number, y,                 \
+        [](real a, real b) { return (real)(EXPRESSION); });                \
   }
 
 __device__ __forceinline__ float power_of(float a, float b) { return powf(a, b); }

@@ -1,34 +1,22 @@
 // Elementwise arithmetic of integers (`integer` is long long, int, unsigned char or bool), over
 // arrays of any strides; overflow wraps around. The scheme is that of elementwise.cu.
-#include "layout.cuh"
+#include "map.cuh"
 
 // All is computed in 64 bits and stored in the type's own; what wraps around is unsigned.
 typedef unsigned long long wide;
 
-#define UNARY_KERNEL(NAME, EXPRESSION)                                                \
-  extern "C" __global__ void __launch_bounds__(THREADS) unary_##NAME(const integer* x,        \
-                                                             integer* y,              \
-                                                             Layout layout) {         \
-    for (index_t i = first_element(); i < layout.count; i += grid_step()) {           \
-      index_t at[2];                                                                  \
-      locate<2>(layout, i, at);                                                       \
-      const long long a = x[at[1]];                                                     \
-      y[at[0]] = (integer)(EXPRESSION);                                               \
-    }                                                                                 \
+#define UNARY_KERNEL(NAME, EXPRESSION)                                    \
+  extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)           \
+      unary_##NAME(const integer* x, integer* y, Layout layout) {         \
+    map(layout, x, y, [](long long a) { return (integer)(EXPRESSION); }); \
   }
 
-// A null pointer stands for the number behind it.
-#define BINARY_KERNEL(NAME, EXPRESSION)                                               \
-  extern "C" __global__ void __launch_bounds__(THREADS) binary_##NAME(                         \
-      const integer* left, integer left_number, const integer* right,                 \
-      integer right_number, integer* y, Layout layout) {                              \
-    for (index_t i = first_element(); i < layout.count; i += grid_step()) {           \
-      index_t at[3];                                                                  \
-      locate<3>(layout, i, at);                                                       \
-      const long long a = left == nullptr ? left_number : left[at[1]];                  \
-      const long long b = right == nullptr ? right_number : right[at[2]];               \
-      y[at[0]] = (integer)(EXPRESSION);                                               \
-    }                                                                                 \
+#define BINARY_KERNEL(NAME, EXPRESSION)                                             \
+  extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)                     \
+      binary_##NAME(const integer* left, integer left_number, const integer* right, \
+                    integer right_number, integer* y, Layout layout) {              \
+    map(layout, left, left_number, right, right_number, y,                          \
+        [](long long a, long long b) { return (integer)(EXPRESSION); });            \
   }
 
 // Rounded towards minus infinity, 0 where b is 0 (as NumPy).

@@ -3,7 +3,8 @@
 //   y[n,c,p,q] = max over r, s of x[n, c, p*stride_h - pad_h + r*dilation_h, w(q,s)] inside x
 //   argmax = r*S + s of the first maximum; a NaN counts as larger, the last one in a window wins
 //            (as in PyTorch)
-//   dx[n,c,h,w] = sum of dy[n,c,p,q] over the windows (p,q) whose argmax is (h,w)
+//   dx[n,c,h,w] = sum of dy[n,c,p,q] over the windows (p,q) whose argmax is (h,w); with the pool's
+//                 output y of a ReLU before it, only over those with y > 0
 //
 // A window position needs 8 bits where the flat index of PyTorch takes 64; the backward pass
 // gathers: every input pixel asks the windows that cover it, in row-major order, without atomics.
@@ -46,9 +47,10 @@ extern "C" __global__ void __launch_bounds__(BLOCK, BLOCKS) max_pool2d_forward(
 extern "C" __global__ void __launch_bounds__(BLOCK, BLOCKS) max_pool2d_backward(
     const real* __restrict__ dy,              // (N, C, P, Q), any strides
     const window_index* __restrict__ argmax,  // (N, C, P, Q), any strides
+    const real* __restrict__ y,               // (N, C, P, Q), any strides, or null
     real* __restrict__ dx,                    // (N, C, H, W)
-    Pool2d g, Strides dy_strides, Strides argmax_strides, Strides dx_strides, bool channels_last,
-    int count) {
+    Pool2d g, Strides dy_strides, Strides argmax_strides, Strides y_strides, Strides dx_strides,
+    bool channels_last, int count) {
   const int index = blockIdx.x * BLOCK + threadIdx.x;
   if (index >= count) return;
   const Position at = position_of(index, channels_last, g.c, g.h, g.w);
@@ -64,7 +66,8 @@ extern "C" __global__ void __launch_bounds__(BLOCK, BLOCKS) max_pool2d_backward(
     for (int q = first_q; q <= last_q; q++) {
       const int right = at.column + g.pad_w - q * g.stride_w, s = right / g.dilation_w;
       if (right != s * g.dilation_w) continue;
-      if (argmax[place(argmax_strides, at, p, q)] == r * g.s + s)
+      if (argmax[place(argmax_strides, at, p, q)] == r * g.s + s &&
+          (y == nullptr || y[place(y_strides, at, p, q)] > 0))
         sum += dy[place(dy_strides, at, p, q)];
     }
   }

@@ -20,6 +20,9 @@ __device__ __forceinline__ double square_root(double x) { return sqrt(x); }
 __device__ __forceinline__ real negative_infinity() { return (real)__int_as_float(0xff800000); }
 __device__ __forceinline__ real not_a_number() { return (real)__int_as_float(0x7fffffff); }
 
+// max(x, 0), and NaN stays NaN (fmax would swallow it).
+__device__ __forceinline__ real rectified(real x) { return x < 0 ? 0 : x; }
+
 // Four neighbours in memory that move as one 128-bit access (two for double).
 struct __align__(16) Quad {
   real v[4];

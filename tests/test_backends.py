@@ -18,6 +18,7 @@ from gpucnn.core.device import Device
 from gpucnn.core.memory import copy
 from gpucnn.core.primitive import Primitive
 
+DESCRIBING = ("shape", "dtype", "order")
 CPU = CpuBackend().primitives
 GPU = GpuBackend(RecordingRuntime()).primitives
 
@@ -51,7 +52,7 @@ def test_the_same_parameters(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(declared()))
 def test_rules_and_primitives_have_the_same_inputs_and_attributes(name: str) -> None:
     rule = declared()[name].signature.parameters
-    for_rule = [n for n in rule if n not in ("shape", "dtype", "order")]
+    for_rule = [n for n in rule if n not in DESCRIBING and not n.startswith("with_")]
     primitive = [n for n, k in parameters(CPU[name]) if k is not inspect.Parameter.KEYWORD_ONLY]
     keyword = [n for n, p in rule.items() if p.kind is p.KEYWORD_ONLY and n in for_rule]
     assert [n for n, k in parameters(CPU[name]) if k is inspect.Parameter.KEYWORD_ONLY] == keyword

@@ -22,7 +22,7 @@ LAYERS = [
     {"ops.geometry"},  # pure size arithmetic, on both sides of the seam
     {"backends"},
     {"core", "random", "cuda"},
-    {"ops"},
+    {"ops", "recorded"},
     {"kernel"},
     {"gpucnn"},
     {"nn"},

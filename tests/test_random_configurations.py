@@ -14,7 +14,16 @@ import pytest
 from configurations import Configuration, configuration, is_of_images
 
 import gpucnn
-from gpucnn.backends.cpu import conv, depthwise, patches, pool
+from gpucnn.backends.cpu import (
+    algorithms,
+    batch_last,
+    depthwise,
+    patch_products,
+    patches,
+    pool,
+    winograd,
+    winograd_plan,
+)
 from gpucnn.backends.gpu import nvrtc
 from gpucnn.cases.compare import compare
 
@@ -125,10 +134,17 @@ def test_against_pytorch(seed: int, device: str) -> None:
 @pytest.mark.parametrize("seed", [s for s in range(COUNT) if is_of_images(s)])
 def test_in_small_blocks(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """What large images do: many blocks, some of them all padding, and many partial sums."""
-    for module in (patches, depthwise, pool):
-        monkeypatch.setattr(module, "_BLOCK", (1, 30, 100)[seed % 3])
-    monkeypatch.setattr(conv, "_PARTIALS", 50)
-    _check(configuration(seed), "cpu")
+    size = (1, 30, 100)[seed % 3]
+    monkeypatch.setattr(patches, "BLOCK", size)
+    for module in (batch_last, depthwise, pool, winograd_plan):
+        monkeypatch.setattr(module, "_BLOCK", size)
+    monkeypatch.setattr(winograd_plan, "_LEAST", 1)
+    monkeypatch.setattr(winograd, "_CHUNK", 30)
+    monkeypatch.setattr(winograd, "_SHORTEST", 2)
+    monkeypatch.setattr(patch_products, "_PARTIALS", 50)
+    convolution = ("winograd4", "patches", "winograd2", "scatter")[seed % 4]
+    with algorithms.forced(convolution):
+        _check(configuration(seed), "cpu")
 
 
 @pytest.mark.parametrize("seed", range(COUNT // 2) if nvrtc.compilers() else [])

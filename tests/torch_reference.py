@@ -71,7 +71,53 @@ def _getitem(x: Any, *index: Any, key: Any = None) -> Any:
     return x[key]
 
 
+def _convolution_relu_pool(x: Any, w: Any, b: Any, pool: int, **kw: Any) -> Any:
+    return F.max_pool2d(F.relu(F.conv2d(x, w, b, **kw)), pool)
+
+
+def _convolution_pool_flatten(x: Any, w: Any, b: Any, v: Any) -> Any:
+    return F.linear(F.max_pool2d(F.conv2d(x, w, b), 2).flatten(1), v)
+
+
+def _two_convolutions(x: Any, w: Any, b: Any, v: Any, **kw: Any) -> Any:
+    return F.conv2d(F.relu(F.conv2d(x, w, b, **kw)), v, **kw)
+
+
+def _loss_and_gradient(x: Any, target: Any, weight: Any, **kw: Any) -> Any:
+    x = x.detach().requires_grad_()
+    loss = F.cross_entropy(x, target, weight, **kw)
+    return loss.detach(), torch.autograd.grad(loss.sum(), x)[0]
+
+
+def _prepare_images(x: Any, places: Any, factor: Any, offset: Any, size: Any) -> Any:
+    """Image by image: mirrored windows of a copy padded with zeros on all sides."""
+    (height, width), far = size, 4
+    padded = F.pad(x.to(torch.uint8), (far,) * 4)
+    windows = []
+    for image, (top, left, flip) in zip(padded, places.tolist()):
+        window = image[:, top + far :, left + far :][:, :height, :width]
+        window = F.pad(window, (0, width - window.shape[2], 0, height - window.shape[1]))
+        windows.append(window.flip(2) if flip else window)
+    factor, offset = (v.float()[:, None, None] for v in (factor, offset))
+    return torch.stack(windows).float() * factor + offset
+
+
+def _residual_block(x: Any, w: Any, v: Any, *affine: Any, **kw: Any) -> Any:
+    y = F.conv2d(x, w, None, **kw)
+    y = F.conv2d(F.relu(F.batch_norm(y, None, None, *affine[:2], training=True)), v, None, **kw)
+    return F.relu(F.batch_norm(y, None, None, *affine[2:], training=True) + x)
+
+
 _SPECIAL = {
+    "convolution_relu_pool": _convolution_relu_pool,
+    "convolution_pool_flatten": _convolution_pool_flatten,
+    "two_convolutions": _two_convolutions,
+    "two_layers": lambda x, w, b, v: F.linear(F.relu(F.linear(x, w, b)), v),
+    "residual_block": _residual_block,
+    "classifier": lambda x, w, target: F.cross_entropy(F.linear(x, w), target),
+    "loss_and_gradient": _loss_and_gradient,
+    "prepare_images": _prepare_images,
+    "reorder": lambda x, order: x,
     "batch_norm_train": _batch_norm_train,
     "batch_norm_eval": F.batch_norm,
     "sgd_update": _sgd,

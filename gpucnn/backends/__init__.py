@@ -12,6 +12,20 @@ if TYPE_CHECKING:
     from gpucnn.core.device import Device
 
 
+class Replay(Protocol):
+    """A sequence of primitives that can run again, on the same memory.
+
+    Attributes:
+        launches: how many kernels, copies and fills it gives to the device; None where there is no
+            such thing.
+    """
+
+    @property
+    def launches(self) -> int | None: ...
+
+    def __call__(self) -> None: ...
+
+
 class Backend(Protocol):
     """What stands below `dispatch`: memory of one device and the primitives that work on it."""
 
@@ -27,8 +41,17 @@ class Backend(Protocol):
     def from_host(self, array: np.ndarray[Any, Any]) -> Any:
         """A copy of a host array on this device, its memory order kept where it is dense."""
 
+    def write(self, array: Any, values: np.ndarray[Any, Any]) -> None:
+        """Copy host values of the same shape and dtype into a dense array of this device."""
+
     def to_host(self, array: Any) -> np.ndarray[Any, Any]:
         """The array as a NumPy array; on the cpu the array itself."""
+
+    def address(self, array: Any) -> int:
+        """Where the first element of an array lies."""
+
+    def capture(self, run: Callable[[], None]) -> Replay:
+        """Run a fixed sequence of primitives once, and keep it so that it can run again."""
 
     def adopt(self, value: Any) -> Any:
         """An array of this device over the memory of another library's array, not copied."""

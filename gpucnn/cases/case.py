@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import zlib
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ from gpucnn.core import memory
 from gpucnn.core.device import Device
 from gpucnn.core.tensor import Tensor
 from gpucnn.nn import functional
-from gpucnn.ops import elementwise, optimize
+from gpucnn.ops import augment, elementwise, loss, optimize
 
 Array = np.ndarray[Any, Any]
 
@@ -117,6 +118,10 @@ class Case:
         note: what it stresses.
         tolerance: largest allowed error of float32, relative to the largest entry.
         smooth: whether finite differences can check its gradient.
+        captured: whether it runs as a captured step, forward and backward joined where they can be.
+        precision: of its products (see `gpucnn.precision`).
+        algorithm: on a GPU, the convolution algorithm or instance that computes it; "" for the
+            engine's choice.
     """
 
     op: str
@@ -125,6 +130,9 @@ class Case:
     note: str = ""
     tolerance: float = 2e-5
     smooth: bool = True
+    captured: bool = False
+    precision: str = "auto"
+    algorithm: str = ""
 
     @property
     def name(self) -> str:
@@ -140,6 +148,8 @@ class Case:
                 text += f"@{value.layout}"
             parts.append(text)
         parts += [f"{key}={value}" for key, value in self.attributes.items()]
+        parts += ["captured"] if self.captured else []
+        parts += [name for name in (self.precision, self.algorithm) if name not in ("auto", "")]
         return " ".join(parts).replace(", ", ",")
 
     @property
@@ -189,6 +199,31 @@ def to_device(array: Array, device: Device) -> Tensor:
     return base
 
 
+def _captured(
+    case: Case, tensors: list[Tensor | None], upstream: Tensor
+) -> tuple[list[Tensor], list[Tensor | None]]:
+    """Outputs and gradients from the second replay of a captured step, the graph's own memory."""
+    wanted = [t is not None and t.requires_grad for t in tensors]
+
+    def step(upstream: Tensor, *given: Tensor | None) -> Any:
+        own = [
+            t.detach().requires_grad_() if t is not None and grad else t
+            for t, grad in zip(given, wanted)
+        ]
+        result = operation(case.op)(*own, **case.attributes)
+        outputs = list(result) if isinstance(result, tuple) else [result]
+        sources = [t for t, grad in zip(own, wanted) if t is not None and grad]
+        return outputs, list(gpucnn.grad(outputs[0], sources, upstream, allow_unused=True))
+
+    replayed = gpucnn.capture(step)
+    arguments = [None if t is None else t.detach() for t in tensors]
+    for _ in range(3):
+        outputs, gradients = replayed(upstream, *arguments)
+    if replayed.reason is not None:
+        raise RuntimeError(f"{case.name}: {replayed.reason}")
+    return replayed(upstream, *arguments)
+
+
 def run(case: Case, device: str | Device = "cpu", dtype: Any = np.float32) -> Outcome:
     """Run a case forward and backward on a device, with a random upstream gradient.
 
@@ -196,6 +231,16 @@ def run(case: Case, device: str | Device = "cpu", dtype: Any = np.float32) -> Ou
         dtype: of its float inputs.
     """
     where = Device(device)
+    with ExitStack() as settings:
+        settings.enter_context(gpucnn.precision(case.precision))
+        if case.algorithm and where.type != "cpu" and np.dtype(dtype) == np.float32:
+            from gpucnn.backends.gpu import select
+
+            settings.enter_context(select.forced(case.algorithm))
+        return _run(case, where, dtype)
+
+
+def _run(case: Case, where: Device, dtype: Any) -> Outcome:
     gpucnn.manual_seed(7)
     tensors: list[Tensor | None] = []
     for array, spec in zip(case.arrays(dtype), case.inputs):
@@ -215,6 +260,8 @@ def run(case: Case, device: str | Device = "cpu", dtype: Any = np.float32) -> Ou
         )
         upstream = memory.copy(upstream, order=roots[0].order)
         gradients = list(gpucnn.grad(roots[0], wanted, upstream, allow_unused=True))
+        if case.captured:
+            outputs, gradients = _captured(case, tensors, upstream)
     return Outcome(
         [np.asarray(y) for y in outputs],
         [None if g is None else np.asarray(g) for g in gradients],
@@ -248,18 +295,72 @@ def _batch_norm_train(x: Tensor, mean: Tensor, var: Tensor, w: Tensor, b: Tensor
     return y, mean, var
 
 
-def _sgd(p: Tensor, g: Tensor, steps: int, **options: Any) -> Any:
+def _rates(p: Tensor, *values: float) -> Tensor:
+    return gpucnn.tensor(values, dtype=gpucnn.float64, device=p.device)
+
+
+def _sgd(p: Tensor, g: Tensor, steps: int, lr: float, **options: Any) -> Any:
     p, buffer = p.clone(), p * 0.0 if options["momentum"] else None
     for step in range(steps):
-        optimize.sgd_update(p, g, buffer, first=step == 0, **options)
+        optimize.sgd_update(p, g, buffer, _rates(p, lr), first=step == 0, **options)
     return (p, buffer) if buffer is not None else p
 
 
-def _adam(p: Tensor, g: Tensor, steps: int, **options: Any) -> Any:
+def _adam(p: Tensor, g: Tensor, steps: int, lr: float, **options: Any) -> Any:
     p, m, v = p.clone(), p * 0.0, p * 0.0
-    for step in range(steps):
-        optimize.adam_update(p, g, m, v, step=step + 1, **options)
+    beta1, beta2 = options["beta1"], options["beta2"]
+    for step in range(1, steps + 1):
+        corrected, root = lr / (1 - beta1**step), (1 - beta2**step) ** 0.5
+        rates = _rates(p, corrected, root, 1 - lr * options["weight_decay"])
+        optimize.adam_update(p, g, m, v, rates, **options)
     return p, m, v
+
+
+def _convolution_relu_pool(x: Tensor, w: Tensor, b: Tensor, pool: int, **kw: Any) -> Tensor:
+    return functional.max_pool2d(functional.relu(functional.conv2d(x, w, b, **kw)), pool)
+
+
+def _convolution_pool_flatten(x: Tensor, w: Tensor, b: Tensor, v: Tensor) -> Tensor:
+    pooled = functional.max_pool2d(functional.conv2d(x, w, b), 2)
+    return functional.linear(pooled.flatten(1), v)
+
+
+def _two_convolutions(x: Tensor, w: Tensor, b: Tensor, v: Tensor, **kw: Any) -> Tensor:
+    return functional.conv2d(functional.relu(functional.conv2d(x, w, b, **kw)), v, **kw)
+
+
+def _two_layers(x: Tensor, w: Tensor, b: Tensor, v: Tensor) -> Tensor:
+    return functional.linear(functional.relu(functional.linear(x, w, b)), v)
+
+
+def _residual_block(x: Tensor, w: Tensor, v: Tensor, *affine: Tensor, **kw: Any) -> Tensor:
+    """relu(bn(conv(relu(bn(conv(x))))) + x), as in ResNet (He et al. 2016)."""
+
+    def normalized(y: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        return functional.batch_norm(y, None, None, scale, shift, training=True)
+
+    y = functional.relu(normalized(functional.conv2d(x, w, None, **kw), *affine[:2]))
+    return functional.relu(normalized(functional.conv2d(y, v, None, **kw), *affine[2:]) + x)
+
+
+def _classifier(x: Tensor, w: Tensor, target: Tensor) -> Tensor:
+    return functional.cross_entropy(functional.linear(x, w), target)
+
+
+def _loss_and_gradient(
+    x: Tensor, target: Tensor, weight: Tensor, reduction: str = "mean", label_smoothing: float = 0.0
+) -> Any:
+    return loss.cross_entropy_with_gradient(
+        x, target, weight,
+        ignore_index=-100, label_smoothing=label_smoothing, reduction=reduction,
+    )  # fmt: skip
+
+
+def _prepare_images(
+    x: Tensor, places: Tensor, factor: Tensor, offset: Tensor, size: tuple[int, int]
+) -> Tensor:
+    images, where = x.to(gpucnn.uint8), places.to(gpucnn.int32)
+    return augment.prepare(images, where, factor.float(), offset.float(), size)
 
 
 def _cast(x: Tensor, dtype: str) -> Tensor:
@@ -279,6 +380,16 @@ _HELPERS: dict[str, Callable[..., Any]] = {
     "sgd_update": _sgd,
     "adam_update": _adam,
     "cast": _cast,
+    "convolution_relu_pool": _convolution_relu_pool,
+    "convolution_pool_flatten": _convolution_pool_flatten,
+    "two_convolutions": _two_convolutions,
+    "two_layers": _two_layers,
+    "residual_block": _residual_block,
+    "classifier": _classifier,
+    "loss_and_gradient": _loss_and_gradient,
+    "prepare_images": _prepare_images,
+    "reorder": lambda x, order: memory.copy(x, order=order),
+    "dropout_of_permuted": lambda x, p, dims: functional.dropout(x.permute(dims), p),
     "in_place": _in_place,
     "reshape": lambda x, shape: x.reshape(shape),
     "permute": lambda x, dims: x.permute(dims),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from gpucnn.cases.case import Case, Input
+from gpucnn.cases.fused import FUSED
+from gpucnn.cases.traffic import TRAFFIC
 
 I = Input  # noqa: E741  a table reads better with a short name
 
@@ -237,6 +239,8 @@ MODEL = [
     Case("linear", (I((1, 400)), I((120, 400)), I((120,))), note="one sample"),
     Case("linear", (I((0, 7)), I((3, 7)), I((3,))), note="an empty batch"),
     Case("linear", (I((33, 2500)), I((10, 2500)), I((10,))), note="a long sum"),
+    Case("linear", (I((1024, 16)), I((1024, 16)), I((1024,))), note="tiles of 64 x 64 quads"),
+    Case("linear", (I((1024, 32)), I((512, 32)), I((512,))), note="tiles of 128 x 64"),
     _two("matmul", (5, 7), (7, 3)),
     _two("matmul", I((5, 7), layout="transposed"), I((7, 3), layout="reversed")),
     _two("matmul", (2, 1, 5, 7), (3, 7, 2), "leading axes broadcast"),
@@ -262,5 +266,7 @@ MODEL = [
       for decoupled in (False, True)),
 ]  # fmt: skip
 
-CASES: list[Case] = [*CONVOLUTION, *POOLING, *ACTIVATION, *ARITHMETIC, *SHAPES, *MODEL]
+CASES: list[Case] = [
+    *CONVOLUTION, *POOLING, *ACTIVATION, *ARITHMETIC, *SHAPES, *MODEL, *FUSED, *TRAFFIC,
+]  # fmt: skip
 """Every row, in one list."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from gpucnn.core.autograd import Edge, Function, state
 from gpucnn.core.memory import copy, full
+from gpucnn.core.recording import state as recording
 from gpucnn.core.tensor import Tensor
 
 
@@ -212,6 +213,8 @@ def _retain(node: Function, gradients: list[Tensor | None]) -> None:
 
 
 def _accumulate(tensor: Tensor, gradient: Tensor) -> None:
+    if recording.recorder is not None:
+        recording.recorder.read_gradient(tensor)
     if tensor.grad is not None:
         tensor.grad.add_(gradient)
         return

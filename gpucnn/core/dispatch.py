@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpucnn import backends
+from gpucnn.core import recording
 from gpucnn.core.device import Device
 
 Order = tuple[int, ...] | None
@@ -44,6 +45,9 @@ def dispatch(
         specs: the outputs' shapes, dtypes and memory orders.
         outputs: existing arrays to write into, instead of new ones.
     """
+    recorder = recording.state.recorder
+    if recorder is not None:
+        return recorder.call(name, device, inputs, specs, attributes, outputs)
     backend = backends.get(device)
     if outputs is None:
         outputs = [backend.empty(shape, dtype, order) for shape, dtype, order in specs]

@@ -10,6 +10,7 @@ from gpucnn import backends
 from gpucnn.core.device import Device
 from gpucnn.core.dispatch import Order, Spec, dispatch
 from gpucnn.core.primitive import primitive
+from gpucnn.core.recording import changed
 from gpucnn.core.tensor import Number, Tensor
 
 float32 = np.dtype(np.float32)
@@ -84,5 +85,5 @@ def fill(target: Tensor, value: Number) -> Tensor:
     """Set every element of `target` (any view) to `value`, in place."""
     check_number("fill_", value, target.dtype)
     dispatch("full", target.device, (), (), {"value": value}, (target.data,))
-    target._version[0] += 1
+    changed(target)
     return target

@@ -7,23 +7,33 @@ from collections.abc import Callable
 from typing import Any
 
 from gpucnn.core.dispatch import Spec, dispatch
+from gpucnn.core.recording import changed
 from gpucnn.core.tensor import Tensor
+
+MUTATED: dict[str, tuple[int, ...]] = {}
+"""Which inputs the primitives that change some in place change, by the primitive's name."""
 
 
 class Primitive:
     """A declared primitive: calling it with tensors runs it on their device.
 
     `rule` is the declaration: it takes the call's inputs and attributes and returns the `Spec` of
-    each output. Attributes named shape, dtype or order only describe an output, and are not passed
-    on. `mutates` numbers the inputs that the primitive changes in place.
+    each output. Attributes named shape, dtype, order or with_* only describe outputs, and are not
+    passed on. `mutates` numbers the inputs that the primitive changes in place.
     """
 
     def __init__(self, rule: Callable[..., list[Spec]], mutates: tuple[int, ...] = ()) -> None:
         self.rule = rule
         self.name: str = rule.__name__
         self.mutates = mutates
+        if mutates:
+            MUTATED[self.name] = mutates
         self.signature = inspect.signature(rule)
-        self._describing = {"shape", "dtype", "order"} & self.signature.parameters.keys()
+        self._describing = [
+            name
+            for name in self.signature.parameters
+            if name in ("shape", "dtype", "order") or name.startswith("with_")
+        ]
         self.__doc__ = rule.__doc__
 
     def __call__(self, *inputs: Any, out: Tensor | None = None, **attributes: Any) -> Any:
@@ -47,7 +57,7 @@ class Primitive:
                 arrays.append(value)
         if out is not None:
             dispatch(self.name, out.device, arrays, (), attributes, (out.data,))
-            out._version[0] += 1
+            changed(out)
             return out
         if device is None:
             raise TypeError(f"{self.name}: no tensor among the arguments")
@@ -57,7 +67,7 @@ class Primitive:
         results = dispatch(self.name, device, arrays, specs, attributes)
         for number in self.mutates:
             if inputs[number] is not None:
-                inputs[number]._version[0] += 1
+                changed(inputs[number])
         if len(results) == 1:
             return Tensor(results[0], device)
         return tuple(Tensor(array, device) for array in results) if results else None

@@ -16,6 +16,8 @@ from gpucnn import backends
 from gpucnn.core.bound import Bound
 from gpucnn.core.device import CPU, Device
 from gpucnn.core.dispatch import Order, memory_order
+from gpucnn.core.recording import state as recording
+from gpucnn.core.recording import unrepeatable
 
 if TYPE_CHECKING:
     from gpucnn.core.autograd import Function
@@ -68,6 +70,8 @@ class Tensor(Bound):
         self._version = [0] if version is None else version
         # Where the optimizer wants the gradient of this leaf (a view of its flat storage).
         self._grad_slot: Tensor | None = None
+        if recording.recorder is not None:
+            recording.recorder.made(self)
 
     def view_of(self, data: Array) -> Tensor:
         """A tensor over `data`, which shares this tensor's buffer."""
@@ -158,6 +162,7 @@ class Tensor(Bound):
         return self._on_host()
 
     def _on_host(self) -> np.ndarray[Any, Any]:
+        unrepeatable("a value is read on the host (item, numpy, float, bool, print)")
         return backends.get(self.device).to_host(self.data)
 
     def item(self) -> Any:

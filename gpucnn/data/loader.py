@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .dataset import ArrayDataset
+from .on_device import Placed, Preparation
 from .ordering import ORDER, TRANSFORM, generator, shuffled
 from .prefetch import prefetched
 from .transforms import Transform, apply, flatten
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from gpucnn.core.tensor import Tensor
 
 Arrays = tuple[NDArray[np.float32], NDArray[np.int64]]
+Made = TypeVar("Made")
 
 
 class Dataset(Protocol):
@@ -32,7 +35,9 @@ class DataLoader:
     """Iterates over a dataset in batches, as often as wanted.
 
     Each batch is `(images, labels)`: float32 of shape (N, C, H, W) and int64 of shape (N,), in
-    memory of its own. A thread prepares the next batches while the current one is used.
+    memory of its own. A thread prepares the next batches while the current one is used. For a GPU
+    that is little: where the transforms are a crop, flips and `Normalize` of stored bytes, in this
+    order, the bytes go there as they are, and a kernel does the rest, with the same results.
 
     Args:
         dataset: an `ArrayDataset`, or any object with `len` and items `(image, label)`.
@@ -87,41 +92,81 @@ class DataLoader:
         return whole + (rest > 0 and not self.drop_last)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        from gpucnn.core.device import CPU, Device, default_device
+
         epoch, self.epoch = self.epoch, self.epoch + 1
         first, self._first = self._first, 0
-        return self._tensors(self.arrays(epoch, first))
+        device = default_device() if self.device is None else Device(self.device)
+        preparation = None if device is CPU else self._preparation()
+        if preparation is None:
+            return _tensors(self.arrays(epoch, first), device)
+
+        def place(images: NDArray[Any], _: float, draws: np.random.Generator) -> Placed:
+            return preparation.place(images, draws)
+
+        return _prepared(self._batches(epoch, first, place), preparation, device)
 
     def arrays(self, epoch: int, first: int = 0) -> Generator[Arrays, None, None]:
         """The batches of one epoch from number `first` on, as NumPy arrays."""
+        return self._batches(epoch, first, partial(apply, flatten(self.transform)))
+
+    def _batches(
+        self,
+        epoch: int,
+        first: int,
+        prepare: Callable[[NDArray[Any], float, np.random.Generator], Made],
+    ) -> Generator[tuple[Made, NDArray[np.int64]], None, None]:
+        """What `prepare` makes of each batch's stored images, their scale and the batch's
+        randomness; with the labels.
+        """
         count = len(self.dataset)
         order = shuffled(count, self.seed, ORDER, epoch) if self.shuffle else None
-        steps = flatten(self.transform)
         dataset, size, seed = self.dataset, self.batch_size, self.seed
 
-        def prepare(number: int) -> Arrays:
+        def make(number: int) -> tuple[Made, NDArray[np.int64]]:
             i = first + number
             start, stop = i * size, min((i + 1) * size, count)
             index = slice(start, stop) if order is None else order[start:stop]
             images, labels, scale = _gather(dataset, index)
-            return apply(steps, images, scale, generator(seed, TRANSFORM, epoch, i)), labels
+            return prepare(images, scale, generator(seed, TRANSFORM, epoch, i)), labels
 
-        return prefetched(prepare, max(len(self) - first, 0), self.prefetch)
+        return prefetched(make, max(len(self) - first, 0), self.prefetch)
 
-    def _tensors(self, batches: Generator[Arrays, None, None]) -> Iterator[tuple[Tensor, Tensor]]:
-        import gpucnn
-        from gpucnn.core.device import Device, default_device
-
-        device = default_device() if self.device is None else Device(self.device)
-        # The arrays are nobody else's: on the cpu the tensors take them over without a copy.
-        with closing(batches):
-            for images, labels in batches:
-                yield gpucnn.from_numpy(images).to(device), gpucnn.from_numpy(labels).to(device)
+    def _preparation(self) -> Preparation | None:
+        """The transforms as one kernel, where the data are bytes and the transforms allow it."""
+        data = self.dataset
+        if not isinstance(data, ArrayDataset) or data.images.dtype != np.uint8:
+            return None
+        return Preparation.of(flatten(self.transform), data.images.shape[1], 1 / data.maximum)
 
     def __repr__(self) -> str:
         return (
             f"DataLoader({self.dataset!r}, batch_size={self.batch_size}, shuffle={self.shuffle}, "
             f"drop_last={self.drop_last}, transform={self.transform!r}, seed={self.seed})"
         )
+
+
+def _tensors(
+    batches: Generator[Arrays, None, None], device: Device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    import gpucnn
+
+    # The arrays are nobody else's: on the cpu the tensors take them over without a copy.
+    with closing(batches):
+        for images, labels in batches:
+            yield gpucnn.from_numpy(images).to(device), gpucnn.from_numpy(labels).to(device)
+
+
+def _prepared(
+    batches: Generator[tuple[Placed, NDArray[np.int64]], None, None],
+    preparation: Preparation,
+    device: Device,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    import gpucnn
+
+    with closing(batches):
+        for placed, labels in batches:
+            yield preparation.run(placed, device), gpucnn.from_numpy(labels).to(device)
 
 
 def _gather(

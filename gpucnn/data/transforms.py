@@ -54,13 +54,16 @@ class Normalize:
                 f"Normalize: mean and std have {len(self.mean)} values but the images have "
                 f"{images.shape[1]} channels {images.shape}"
             )
-        std = np.array(self.std)
-        factor = (scale / std).astype(np.float32)[:, None, None]
-        offset = (-np.array(self.mean) / std).astype(np.float32)[:, None, None]
+        factor, offset = (v[:, None, None] for v in self.factor_and_offset(scale))
         out = np.empty(images.shape, np.float32)
         np.multiply(images, factor, out=out, dtype=np.float32, casting="unsafe")
         out += offset
         return out
+
+    def factor_and_offset(self, scale: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """(C,) each, such that `scale * image` becomes `image * factor + offset`."""
+        std = np.array(self.std)
+        return (scale / std).astype(np.float32), (-np.array(self.mean) / std).astype(np.float32)
 
     def __repr__(self) -> str:
         return f"Normalize({self.mean}, {self.std})"
@@ -84,6 +87,18 @@ class RandomCrop:
         """Images (N, C, H, W) to (N, C, *size), same dtype."""
         _check_batch("RandomCrop", images)
         n, c, h, w = images.shape
+        pad_h, pad_w = self.padding
+        top, left = self.draw(n, h, w, generator)
+        padded = np.zeros((n, c, h + 2 * pad_h, w + 2 * pad_w), images.dtype)
+        padded[:, :, pad_h : pad_h + h, pad_w : pad_w + w] = images
+        windows = sliding_window_view(padded, self.size, axis=(2, 3))
+        cropped: NDArray[Any] = windows[np.arange(n), :, top, left]
+        return cropped
+
+    def draw(
+        self, n: int, h: int, w: int, generator: np.random.Generator
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """First row and column in the padded image, for each of n images of h x w."""
         (crop_h, crop_w), (pad_h, pad_w) = self.size, self.padding
         rows, columns = h + 2 * pad_h - crop_h + 1, w + 2 * pad_w - crop_w + 1
         if rows < 1 or columns < 1:
@@ -91,13 +106,7 @@ class RandomCrop:
                 f"RandomCrop: size {self.size} is larger than the padded image "
                 f"({h + 2 * pad_h}, {w + 2 * pad_w})"
             )
-        top = generator.integers(rows, size=n)
-        left = generator.integers(columns, size=n)
-        padded = np.zeros((n, c, h + 2 * pad_h, w + 2 * pad_w), images.dtype)
-        padded[:, :, pad_h : pad_h + h, pad_w : pad_w + w] = images
-        windows = sliding_window_view(padded, self.size, axis=(2, 3))
-        cropped: NDArray[Any] = windows[np.arange(n), :, top, left]
-        return cropped
+        return generator.integers(rows, size=n), generator.integers(columns, size=n)
 
     def __repr__(self) -> str:
         return f"RandomCrop({self.size}, padding={self.padding})"
@@ -116,10 +125,14 @@ class RandomHorizontalFlip:
     def __call__(self, images: NDArray[Any], generator: np.random.Generator) -> NDArray[Any]:
         """Images (N, C, H, W) to the same shape and dtype."""
         _check_batch("RandomHorizontalFlip", images)
-        chosen = np.flatnonzero(generator.random(len(images)) < self.p)
+        chosen = np.flatnonzero(self.draw(len(images), generator))
         out: NDArray[Any] = images.copy()
         out[chosen] = images[chosen, :, :, ::-1]
         return out
+
+    def draw(self, n: int, generator: np.random.Generator) -> NDArray[np.bool_]:
+        """Which of n images to mirror."""
+        return generator.random(n) < self.p
 
     def __repr__(self) -> str:
         return f"RandomHorizontalFlip({self.p})"

@@ -4,6 +4,7 @@ from gpucnn.models.convnet import ConvNet
 from gpucnn.models.digits import DigitsNet
 from gpucnn.models.lenet import LeNet5
 from gpucnn.models.registry import Model, create, names
+from gpucnn.models.resnet import ResNet18, ResNet18Cifar, ResNet34, ResNet50
 from gpucnn.models.small import CifarConv3Conv16, CifarConv12, MnistConv8
 
 __all__ = [
@@ -14,6 +15,10 @@ __all__ = [
     "LeNet5",
     "MnistConv8",
     "Model",
+    "ResNet18",
+    "ResNet18Cifar",
+    "ResNet34",
+    "ResNet50",
     "create",
     "names",
 ]

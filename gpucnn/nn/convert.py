@@ -38,7 +38,10 @@ def parse_to(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Device | No
 
 
 def move_module(module: Module, device: Device | None, dtype: DType | None) -> None:
-    """Move every parameter, its gradient and every buffer; the objects stay the same."""
+    """Move every parameter, its gradient and every buffer; the objects stay the same.
+
+    Buffers that a layer keeps on the host (`_host_buffers`) stay there.
+    """
     for parameter in module.parameters():
         if move_tensor(parameter, device, dtype):
             # The optimizer's gradient storage has stayed behind; it follows at its next step.
@@ -47,8 +50,10 @@ def move_module(module: Module, device: Device | None, dtype: DType | None) -> N
             gradient = parameter.grad.detach()
             move_tensor(gradient, device, dtype)
             parameter.grad = gradient
-    for buffer in module.buffers():
-        move_tensor(buffer, device, dtype)
+    for below in module.modules():
+        for name, buffer in below._buffers.items():
+            if buffer is not None and name not in below._host_buffers:
+                move_tensor(buffer, device, dtype)
 
 
 def move_tensor(tensor: Tensor, device: Device | None, dtype: DType | None) -> bool:

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpucnn.core import recording
 from gpucnn.core.device import Device
+from gpucnn.core.precision import checked
+from gpucnn.core.precision import precision as in_precision
 from gpucnn.core.tensor import Tensor
 from gpucnn.nn import convert, hooks, state
 from gpucnn.nn.hooks import RemovableHandle
@@ -33,9 +36,33 @@ class Module(Registration):
     forward: Callable[..., Any] = _forward_missing
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if recording.state.recorder is not None:
+            recording.state.recorder.enter(self)
+            recording.guard(f"the precision of {type(self).__name__}", lambda: self._precision)
+        if self._precision is None:
+            return self._call(args, kwargs)
+        with in_precision(self._precision):
+            return self._call(args, kwargs)
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._forward_hooks or self._forward_pre_hooks:
+            recording.unrepeatable(f"{type(self).__name__} has forward hooks")
             return hooks.call(self, args, kwargs)
         return self.forward(*args, **kwargs)
+
+    _precision: str | None = None
+
+    @property
+    def precision(self) -> str | None:
+        """What `gpucnn.precision` is while the module is called; None: what it is outside.
+
+        Setting it raises ValueError for an unknown name.
+        """
+        return self._precision
+
+    @precision.setter
+    def precision(self, name: str | None) -> None:
+        self._precision = None if name is None else checked("Module.precision", name)
 
     def register_forward_pre_hook(
         self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
@@ -180,7 +207,7 @@ class Module(Registration):
             if parameter.grad is None:
                 continue
             if set_to_none:
-                parameter.grad = None
+                recording.forget_gradient(parameter)
             else:
                 parameter.grad.zero_()
 

@@ -29,6 +29,7 @@ class Registration:
     _buffers: dict[str, Tensor | None]
     _modules: dict[str, Module | None]
     _non_persistent_buffers: set[str]
+    _host_buffers: tuple[str, ...] = ()
     _forward_hooks: Hooks
     _forward_pre_hooks: Hooks
 

@@ -7,6 +7,7 @@ from typing import Any
 from gpucnn import backends
 from gpucnn.core.autograd import Function
 from gpucnn.core.dispatch import CHANNELS_LAST, Spec
+from gpucnn.core.precision import current_precision
 from gpucnn.core.primitive import primitive
 from gpucnn.core.tensor import Tensor
 from gpucnn.ops.activation import check_tensor
@@ -16,23 +17,52 @@ from gpucnn.ops.view import unsqueeze
 
 
 @primitive
-def conv2d(x: Tensor, w: Tensor, b: Tensor | None, *, geometry: Conv2dGeometry) -> list[Spec]:
-    """y[n,k,p,q] = b[k] + sum over c,r,s of w[k,c,r,s] x[n,c, p*stride - pad + r*dilation, ...]."""
+def conv2d(
+    x: Tensor,
+    w: Tensor,
+    b: Tensor | None,
+    addend: Tensor | None,
+    *,
+    geometry: Conv2dGeometry,
+    relu: bool,
+    precision: str,
+) -> list[Spec]:
+    """y[n,k,p,q] = b[k] + sum over c,r,s of w[k,c,r,s] x[n,c, p*stride - pad + r*dilation, ...].
+
+    Plus `addend`, of y's shape; then, with `relu`, its positive part.
+    """
     order = backends.get(x.device).preferred_order(geometry)
     return [Spec(geometry.y_shape, x.dtype, order)]
 
 
 @primitive
-def conv2d_backward_input(dy: Tensor, w: Tensor, *, geometry: Conv2dGeometry) -> list[Spec]:
-    """dx[n,c,h,w] = sum of w[k,c,r,s] dy[n,k,p,q] over all k,r,s,p,q that read x[n,c,h,w]."""
+def conv2d_backward_input(
+    dy: Tensor,
+    w: Tensor,
+    addend: Tensor | None,
+    mask: Tensor | None,
+    *,
+    geometry: Conv2dGeometry,
+    precision: str,
+) -> list[Spec]:
+    """dx[n,c,h,w] = sum of w[k,c,r,s] dy[n,k,p,q] over all k,r,s,p,q that read x[n,c,h,w].
+
+    Plus `addend`; then 0 where `mask` <= 0. Both have dx's shape.
+    """
     order = backends.get(dy.device).preferred_order(geometry)
     return [Spec(geometry.x_shape, dy.dtype, order)]
 
 
 @primitive
-def conv2d_backward_weight(x: Tensor, dy: Tensor, *, geometry: Conv2dGeometry) -> list[Spec]:
-    """dw[k,c,r,s] = sum over n,p,q of dy[n,k,p,q] x[n,c, p*stride - pad + r*dilation, ...]."""
-    return [Spec(geometry.w_shape, dy.dtype, CHANNELS_LAST)]
+def conv2d_backward_weight(
+    x: Tensor, dy: Tensor, *, geometry: Conv2dGeometry, precision: str, with_bias: bool
+) -> list[Spec]:
+    """dw[k,c,r,s] = sum over n,p,q of dy[n,k,p,q] x[n,c, p*stride - pad + r*dilation, ...].
+
+    With the gradient of a bias, db[k] = sum over n,p,q of dy[n,k,p,q].
+    """
+    dw = Spec(geometry.w_shape, dy.dtype, CHANNELS_LAST)
+    return [dw, Spec((geometry.k,), dy.dtype)] if with_bias else [dw]
 
 
 class Conv2d(Function):
@@ -44,16 +74,23 @@ class Conv2d(Function):
     ) -> Tensor:
         need_x, need_w = ctx.needs_input_grad[:2]
         ctx.save_for_backward(x if need_w else None, w if need_x else None)
-        ctx.geometry = geometry
-        return conv2d(x, w, b, geometry=geometry)
+        ctx.geometry, ctx.precision = geometry, current_precision()
+        return conv2d(x, w, b, None, geometry=geometry, relu=False, precision=ctx.precision)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, w = ctx.saved_tensors
         need_x, need_w, need_b, _ = ctx.needs_input_grad
-        dx = conv2d_backward_input(dy, w, geometry=ctx.geometry) if need_x else None
-        dw = conv2d_backward_weight(x, dy, geometry=ctx.geometry) if need_w else None
-        db = reduce(dy, op="sum", axes=(0, 2, 3), keepdims=False) if need_b else None
+        how = {"geometry": ctx.geometry, "precision": ctx.precision}
+        dw = db = dx = None
+        if need_w and need_b:
+            dw, db = conv2d_backward_weight(x, dy, with_bias=True, **how)
+        elif need_w:
+            dw = conv2d_backward_weight(x, dy, with_bias=False, **how)
+        elif need_b:
+            db = reduce(dy, op="sum", axes=(0, 2, 3), keepdims=False)
+        if need_x:
+            dx = conv2d_backward_input(dy, w, None, None, **how)
         return dx, dw, db, None
 
 

@@ -12,6 +12,7 @@ from gpucnn.core import memory
 from gpucnn.core.device import CPU, Device, resolve
 from gpucnn.core.dispatch import Order
 from gpucnn.core.memory import as_dtype, float32
+from gpucnn.core.recording import unrepeatable
 from gpucnn.core.tensor import Number, Tensor
 from gpucnn.ops.view import sizes
 
@@ -44,6 +45,7 @@ def tensor(
         source = from_cuda(data)
         result = tensor(source, dtype, device)
     else:
+        unrepeatable("a tensor is made on the host (from numbers, NumPy arrays, randn, arange)")
         host = _to_numpy(data, dtype)
         where = resolve(device)
         array = host.copy(order="K") if where is CPU else backends.get(where).from_host(host)

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from gpucnn import random
 from gpucnn.core.autograd import Function
 from gpucnn.core.dispatch import Spec
+from gpucnn.core.memory import int64
 from gpucnn.core.primitive import primitive
+from gpucnn.core.recording import host_values
 from gpucnn.core.tensor import Tensor
 from gpucnn.ops.activation import check_tensor
 
 
 @primitive
-def dropout(x: Tensor, *, p: float, key: tuple[int, int]) -> list[Spec]:
+def dropout(x: Tensor, key: Tensor, *, p: float) -> list[Spec]:
     """y[i] = x[i] / (1 - p) where random word number i of Philox stream `key` >= p 2^32, else 0.
+
+    `key` holds the bits of (seed, call number) as int64 (2,).
 
     i counts elements in C order of the shape, whatever the memory order.
     """
@@ -25,13 +31,18 @@ class Dropout(Function):
     """Elements kept with probability 1 - p and scaled up; the mask is drawn again in backward."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, p: float, key: tuple[int, int]) -> Tensor:
-        ctx.p, ctx.key = p, key
-        return dropout(x, p=p, key=key)
+    def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
+        ctx.p, ctx.key = p, Tensor(host_values(_next_words, int64, x.device), x.device)
+        return dropout(x, ctx.key, p=p)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return dropout(dy, p=ctx.p, key=ctx.key), None, None
+        return dropout(dy, ctx.key, p=ctx.p), None
+
+
+def _next_words() -> np.ndarray[Any, Any]:
+    """The next Philox key as the bits of two int64 numbers."""
+    return np.array(random.next_key(), np.uint64).view(np.int64)
 
 
 def drop(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
@@ -50,4 +61,4 @@ def drop(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
         return x
     if p == 1.0:
         return x * 0.0
-    return Dropout.apply(x, float(p), random.next_key())
+    return Dropout.apply(x, float(p))

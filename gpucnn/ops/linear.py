@@ -9,6 +9,7 @@ import numpy as np
 
 from gpucnn.core.autograd import Function
 from gpucnn.core.dispatch import Spec
+from gpucnn.core.precision import current_precision
 from gpucnn.core.primitive import primitive
 from gpucnn.core.tensor import Tensor
 from gpucnn.ops.activation import check_tensor
@@ -18,10 +19,33 @@ from gpucnn.ops.view import reshape
 
 
 @primitive
-def matmul(a: Tensor, b: Tensor, bias: Tensor | None) -> list[Spec]:
-    """y (..., M, N) = a (..., M, K) b (..., K, N) + bias (N,); leading axes broadcast."""
+def matmul(
+    a: Tensor,
+    b: Tensor,
+    bias: Tensor | None,
+    mask: Tensor | None,
+    *,
+    relu: bool,
+    precision: str,
+) -> list[Spec]:
+    """y (..., M, N) = a (..., M, K) b (..., K, N) + bias (N,); leading axes broadcast.
+
+    With `relu` its positive part; then 0 where `mask`, of y's shape, is <= 0.
+    """
     batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     return [Spec((*batch, a.shape[-2], b.shape[-1]), a.dtype)]
+
+
+@primitive
+def linear_backward_weight(x: Tensor, dy: Tensor, *, precision: str, with_bias: bool) -> list[Spec]:
+    """dw (O, I) = dy (M, O)^T x (M, I), and for a bias db (O) = the sum of dy's rows."""
+    dw = Spec((dy.shape[1], x.shape[1]), dy.dtype)
+    return [dw, Spec(dy.shape[1:], dy.dtype)] if with_bias else [dw]
+
+
+def _multiply(a: Tensor, b: Tensor, bias: Tensor | None, precision: str) -> Tensor:
+    y: Tensor = matmul(a, b, bias, None, relu=False, precision=precision)
+    return y
 
 
 def _transposed(x: Tensor) -> Tensor:
@@ -35,14 +59,18 @@ class Matmul(Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
         ctx.save_for_backward(a, b)
-        return matmul(a, b, None)
+        ctx.precision = current_precision()
+        return _multiply(a, b, None, ctx.precision)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         a, b = ctx.saved_tensors
         need_a, need_b = ctx.needs_input_grad
-        da = unbroadcast(matmul(dy, _transposed(b), None), a.shape) if need_a else None
-        db = unbroadcast(matmul(_transposed(a), dy, None), b.shape) if need_b else None
+        da = db = None
+        if need_a:
+            da = unbroadcast(_multiply(dy, _transposed(b), None, ctx.precision), a.shape)
+        if need_b:
+            db = unbroadcast(_multiply(_transposed(a), dy, None, ctx.precision), b.shape)
         return da, db
 
 
@@ -52,15 +80,22 @@ class Linear(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, w)
-        return matmul(x, _transposed(w), b)
+        ctx.precision = current_precision()
+        return _multiply(x, _transposed(w), b, ctx.precision)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, w = ctx.saved_tensors
         need_x, need_w, need_b = ctx.needs_input_grad
-        dx = matmul(dy, w, None) if need_x else None
-        dw = matmul(_transposed(dy), x, None) if need_w else None
-        db = reduce(dy, op="sum", axes=(0,), keepdims=False) if need_b else None
+        dw = db = dx = None
+        if need_w and need_b:
+            dw, db = linear_backward_weight(x, dy, precision=ctx.precision, with_bias=True)
+        elif need_w:
+            dw = linear_backward_weight(x, dy, precision=ctx.precision, with_bias=False)
+        elif need_b:
+            db = reduce(dy, op="sum", axes=(0,), keepdims=False)
+        if need_x:
+            dx = _multiply(dy, w, None, ctx.precision)
         return dx, dw, db
 
 

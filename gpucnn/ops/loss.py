@@ -63,6 +63,21 @@ def cross_entropy_backward(
     return [Spec(log_probabilities.shape, log_probabilities.dtype)]
 
 
+@primitive
+def cross_entropy_with_gradient(
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    *,
+    ignore_index: int,
+    label_smoothing: float,
+    reduction: str,
+) -> list[Spec]:
+    """The loss of `cross_entropy` and dlogits of `cross_entropy_backward` for dloss = 1."""
+    shape = logits.shape[:1] if reduction == "none" else ()
+    return [Spec(shape, logits.dtype), Spec(logits.shape, logits.dtype)]
+
+
 class CrossEntropy(Function):
     """Softmax cross entropy of rows of logits (M, C) with class numbers (M,)."""
 
@@ -126,7 +141,7 @@ def softmax_cross_entropy(
         if ignore_index >= 0:
             raise ValueError(f"{call}: ignore_index needs class numbers, got {t.dtype}")
         return _with_probabilities(x, t, weight, reduction, label_smoothing)
-    shape = _check_target(call, x, t, ignore_index)
+    shape = _check_target(call, x, t)
     classes = x.shape[0 if x.ndim == 1 else 1]
     options = {
         "ignore_index": int(ignore_index),
@@ -157,30 +172,18 @@ def _checked(
     return x, t
 
 
-def _check_target(call: str, x: Tensor, t: Tensor, ignore_index: int) -> tuple[int, ...]:
-    """Refuse class numbers of another shape or out of range; the shape they must have."""
+def _check_target(call: str, x: Tensor, t: Tensor) -> tuple[int, ...]:
+    """Refuse class numbers of another shape or dtype; the shape they must have."""
     if t.dtype.kind not in "iu":
         raise TypeError(f"{call}: target must be class numbers, got {t.dtype}")
     shape = x.shape[:1] + x.shape[2:] if x.ndim > 1 else ()
     if t.shape != shape:
         raise ValueError(f"{call}: input {x.shape} needs a target of shape {shape}, got {t.shape}")
-    if t.device is CPU:
-        _check_classes(call, t.data, x.shape[0 if x.ndim == 1 else 1], ignore_index)
     return shape
 
 
 def _classes_last(x: Tensor) -> Tensor:
     return x if x.ndim <= 2 else permute(x, 0, *range(2, x.ndim), 1)
-
-
-def _check_classes(call: str, target: np.ndarray[Any, Any], classes: int, ignore: int) -> None:
-    wrong = (target < 0) | (target >= classes)
-    if wrong.any():
-        bad = target[wrong & (target != ignore)]
-        if bad.size:
-            raise IndexError(
-                f"{call}: target {bad.flat[0]} is outside the {classes} classes 0..{classes - 1}"
-            )
 
 
 def _with_probabilities(
@@ -221,8 +224,12 @@ def nll(
 
     call = "nll_loss"
     x, t = _checked(call, input, target, weight, reduction)
-    shape = _check_target(call, x, t, ignore_index)
+    shape = _check_target(call, x, t)
     classes = x.shape[0 if x.ndim == 1 else 1]
+    if t.device is CPU:
+        from gpucnn.backends.cpu.loss import check_classes
+
+        check_classes(call, t.data, classes, ignore_index)
     rows, numbers = reshape(_classes_last(x), t.numel(), classes), reshape(t, t.numel())
     counts = numbers != ignore_index
     safe = select(counts, numbers, 0)

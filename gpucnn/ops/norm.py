@@ -14,9 +14,15 @@ from gpucnn.ops.activation import check_tensor
 from gpucnn.ops.broadcasting import same_device
 
 
-@primitive
-def batch_norm_statistics(x: Tensor) -> list[Spec]:
-    """mean (C,) and biased variance (C,) of x (N, C, ...) over all axes but the channels."""
+@mutating(1, 2)
+def batch_norm_statistics(
+    x: Tensor, running_mean: Tensor | None, running_variance: Tensor | None, *, momentum: float
+) -> list[Spec]:
+    """mean (C,) and biased variance (C,) of x (N, C, ...) over all axes but the channels.
+
+    The running statistics move: running = (1 - momentum) running + momentum batch, the variance
+    times M / (M - 1) for M elements a channel.
+    """
     spec = Spec(x.shape[1:2], x.dtype)
     return [spec, spec]
 
@@ -28,10 +34,15 @@ def batch_norm(
     variance: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
+    addend: Tensor | None,
     *,
     eps: float,
+    relu: bool,
 ) -> list[Spec]:
-    """y = (x - mean) / sqrt(variance + eps) * weight + bias, channel by channel."""
+    """y = (x - mean) / sqrt(variance + eps) * weight + bias, channel by channel.
+
+    Plus `addend`, of y's shape; then, with `relu`, its positive part.
+    """
     return [Spec(x.shape, x.dtype, x.order)]
 
 
@@ -42,31 +53,21 @@ def batch_norm_backward(
     mean: Tensor,
     variance: Tensor,
     weight: Tensor | None,
+    y: Tensor | None,
     *,
     eps: float,
     training: bool,
+    with_addend: bool,
 ) -> list[Spec]:
     """dx, dweight = sum of dy xhat, dbias = sum of dy; xhat = (x - mean) / sqrt(variance + eps).
 
-    With batch statistics dx = weight / sqrt(variance + eps) (dy - dbias/M - xhat dweight/M) for M
-    elements a channel; with given statistics the last two terms are absent.
+    Where y, the output of a ReLU behind it, is given, dy is 0 where y <= 0; that is the
+    fourth output with `with_addend`. With batch statistics
+    dx = weight / sqrt(variance + eps) (dy - dbias/M - xhat dweight/M) for M elements a channel;
+    with given statistics the last two terms are absent.
     """
-    channel = Spec(x.shape[1:2], x.dtype)
-    return [Spec(x.shape, x.dtype, x.order), channel, channel]
-
-
-@mutating(0, 1)
-def batch_norm_update(
-    running_mean: Tensor,
-    running_variance: Tensor,
-    mean: Tensor,
-    variance: Tensor,
-    *,
-    momentum: float,
-    count: int,
-) -> list[Spec]:
-    """running = (1 - momentum) running + momentum batch, the variance times count / (count - 1)."""
-    return []
+    channel, image = Spec(x.shape[1:2], x.dtype), Spec(x.shape, x.dtype, x.order)
+    return [image, channel, channel, image] if with_addend else [image, channel, channel]
 
 
 class BatchNorm(Function):
@@ -88,14 +89,15 @@ class BatchNorm(Function):
         else:  # running statistics move on; what was used here must not
             ctx.save_for_backward(x, mean.clone(), variance.clone(), weight)
         ctx.eps, ctx.training = eps, training
-        return batch_norm(x, mean, variance, weight, bias, eps=eps)
+        return batch_norm(x, mean, variance, weight, bias, None, eps=eps, relu=False)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, mean, variance, weight = ctx.saved_tensors
         dx, dweight, dbias = batch_norm_backward(
-            dy, x, mean, variance, weight, eps=ctx.eps, training=ctx.training
-        )
+            dy, x, mean, variance, weight, None,
+            eps=ctx.eps, training=ctx.training, with_addend=False,
+        )  # fmt: skip
         need_weight, need_bias = ctx.needs_input_grad[3:5]
         return (
             dx,
@@ -168,11 +170,9 @@ def normalize(
                 f"{call}: training needs more than one value a channel, got input {x.shape}"
             )
         if count:
-            mean, variance = batch_norm_statistics(x)
+            mean, variance = batch_norm_statistics(
+                x, running_mean, running_var, momentum=float(momentum)
+            )
         else:  # an empty batch has none, and needs none
             mean, variance = (full((channels,), 1, x.dtype, x.device) for _ in range(2))
-        if running_mean is not None and count:
-            batch_norm_update(
-                running_mean, running_var, mean, variance, momentum=float(momentum), count=count
-            )
     return BatchNorm.apply(x, mean.detach(), variance.detach(), weight, bias, float(eps), training)

@@ -12,8 +12,8 @@ def sgd_update(
     p: Tensor,
     g: Tensor,
     momentum_buffer: Tensor | None,
+    rates: Tensor,
     *,
-    lr: float,
     momentum: float,
     dampening: float,
     weight_decay: float,
@@ -23,6 +23,7 @@ def sgd_update(
 ) -> list[Spec]:
     """p -= lr d, with torch.optim.SGD's d, in place over flat float arrays of one length.
 
+    rates = (lr,), float64;
     g' = (-g if maximize else g) + weight_decay p;
     buffer = g' at the first step, then momentum buffer + (1 - dampening) g';
     d = g' + momentum buffer with Nesterov, else the buffer (g' without momentum).
@@ -36,20 +37,21 @@ def adam_update(
     g: Tensor,
     exp_avg: Tensor,
     exp_avg_sq: Tensor,
+    rates: Tensor,
     *,
-    lr: float,
     beta1: float,
     beta2: float,
     eps: float,
     weight_decay: float,
     decoupled: bool,
     maximize: bool,
-    step: int,
 ) -> list[Spec]:
     """Adam (Kingma and Ba 2015), or AdamW (Loshchilov and Hutter 2019) when decoupled, in place.
 
+    At step t rates = (lr / (1 - beta1^t), sqrt(1 - beta2^t), 1 - lr weight_decay), float64.
+
     m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2) g^2,
-    p -= lr / (1 - beta1^step) m / (sqrt(v) / sqrt(1 - beta2^step) + eps);
+    p -= lr / (1 - beta1^t) m / (sqrt(v) / sqrt(1 - beta2^t) + eps);
     the weight decay is added to g, or decoupled: p *= 1 - lr weight_decay before.
     """
     return []

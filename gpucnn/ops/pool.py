@@ -22,8 +22,13 @@ def max_pool2d(x: Tensor, *, geometry: Pool2dGeometry) -> list[Spec]:
 
 
 @primitive
-def max_pool2d_backward(dy: Tensor, argmax: Tensor, *, geometry: Pool2dGeometry) -> list[Spec]:
-    """dx = for each input element, the sum of dy over the windows whose maximum it was."""
+def max_pool2d_backward(
+    dy: Tensor, argmax: Tensor, y: Tensor | None, *, geometry: Pool2dGeometry
+) -> list[Spec]:
+    """dx = for each input element, the sum of dy over the windows whose maximum it was.
+
+    Where y, the maxima behind a ReLU, is given, dy counts for 0 where y <= 0.
+    """
     return [Spec(geometry.x_shape, dy.dtype, argmax.order)]
 
 
@@ -70,7 +75,7 @@ class MaxPool2d(Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         (argmax,) = ctx.saved_tensors
-        return max_pool2d_backward(dy, argmax, geometry=ctx.geometry), None, None
+        return max_pool2d_backward(dy, argmax, None, geometry=ctx.geometry), None, None
 
 
 class AvgPool2d(Function):

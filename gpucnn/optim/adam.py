@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -71,20 +72,30 @@ class Adam(Optimizer):
         states: Iterable[dict[str, Any]],
         key: int,
     ) -> None:
-        for state in states:
-            state["step"] = key + 1
+        (beta1, beta2), states = group["betas"], list(states)
+
+        def rates() -> tuple[float, float, float]:
+            step = int(states[0].get("step", 0)) + 1
+            for state in states:
+                state["step"] = step
+            lr = group["lr"]
+            return (
+                lr / (1 - beta1**step),
+                math.sqrt(1 - beta2**step),
+                1 - lr * group["weight_decay"],
+            )
+
         adam_update(
             values,
             gradients,
             *buffers,
-            lr=group["lr"],
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
+            self._rates(values, rates),
+            beta1=beta1,
+            beta2=beta2,
             eps=group["eps"],
             weight_decay=group["weight_decay"],
             decoupled=self._decoupled,
             maximize=group["maximize"],
-            step=key + 1,
         )
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from gpucnn.core.autograd import enable_grad, no_grad
+from gpucnn.core.recording import changed, forget_gradient, guard, host_values
 from gpucnn.core.tensor import Tensor
 from gpucnn.nn.flat import GradientSlot, runs
 from gpucnn.optim.group import GroupStorage
@@ -80,7 +83,7 @@ class Optimizer:
         for group in self.param_groups:
             for parameter in group["params"]:
                 if set_to_none:
-                    parameter.grad = None
+                    forget_gradient(parameter)
                 elif parameter.grad is not None:
                     parameter.grad.zero_()
 
@@ -105,6 +108,8 @@ class Optimizer:
 
     def _step_group(self, group: Group, storage: GroupStorage) -> None:
         parameters = group["params"]
+        guard(f"the options of {type(self).__name__}", lambda: _fixed(group))
+        guard(f"the state of {type(self).__name__}", lambda: id(self.state))
         if not storage.is_settled(parameters):
             storage.settle(parameters)
         names = self._buffers(group)
@@ -135,10 +140,14 @@ class Optimizer:
             buffers = [storage.slice(name, run) for name in names]
             self._update(group, values, gradients, buffers, states, keys[run.first])
             for number, state in enumerate(states, run.first):
-                parameters[number]._version[0] += 1
+                changed(parameters[number])
                 for name in names:
                     if state.get(name) is None:
                         state[name] = storage.use(name, number)
+
+    def _rates(self, values: Tensor, compute: Callable[[], Sequence[float]]) -> Tensor:
+        """What changes from step to step, float64 on the parameters' device."""
+        return Tensor(host_values(compute, np.float64, values.device), values.device)
 
     def _buffers(self, group: Group) -> tuple[str, ...]:
         """The names of the state that has the parameter's shape."""
@@ -211,6 +220,11 @@ def _parameters(params: Any) -> Group:
         if not tensor.is_leaf:
             raise ValueError("can't optimize a non-leaf Tensor")
     return {"params": tensors, "param_names": names} if names else {"params": tensors}
+
+
+def _fixed(group: Group) -> Group:
+    """The options that a captured step holds; learning rates are read anew each time."""
+    return {k: v for k, v in group.items() if k not in ("params", "lr", "initial_lr")}
 
 
 def _copy_into(slot: GradientSlot, gradient: Tensor) -> None:

@@ -61,7 +61,8 @@ class SGD(Optimizer):
         return ("momentum_buffer",) if group["momentum"] != 0 else ()
 
     def _key(self, group: dict[str, Any], state: dict[str, Any]) -> bool:
-        return state.get("momentum_buffer") is None
+        # A fresh buffer is zero: only dampening makes the first step another formula.
+        return group["dampening"] != 0 and state.get("momentum_buffer") is None
 
     def _update(
         self,
@@ -76,7 +77,7 @@ class SGD(Optimizer):
             values,
             gradients,
             buffers[0] if buffers else None,
-            lr=group["lr"],
+            self._rates(values, lambda: (group["lr"],)),
             momentum=group["momentum"],
             dampening=group["dampening"],
             weight_decay=group["weight_decay"],

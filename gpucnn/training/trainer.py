@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import gpucnn
 from gpucnn.core.device import Device
 from gpucnn.data import DataLoader
 from gpucnn.nn import Module
@@ -48,6 +49,9 @@ class Trainer:
         max_norm: clip the gradients to this common norm before each update.
         checkpoint_seconds: how much work may be lost; 0 writes after each batch.
         scheduler_step: "batch" or "epoch".
+        capture: record the step and replay it (see `gpucnn.capture`). With a `checkpoint_dir` only
+            by rewriting that keeps the bits, so that a resumed training has those of one that was
+            never interrupted.
         run: plain data that tells this training from others (data set, model, rates ...); a
             checkpoint with another `run` is not resumed.
 
@@ -75,6 +79,7 @@ class Trainer:
         *,
         checkpoint_seconds: float = 30.0,
         scheduler_step: str | None = None,
+        capture: bool = False,
         run: Mapping[str, Any] | None = None,
     ) -> None:
         if scheduler_step not in (None, "batch", "epoch"):
@@ -107,6 +112,11 @@ class Trainer:
         self.stopped = False
         self.loader_epoch = 0
         self._saved_at = 0.0
+        self._compute: Any = self._update
+        if capture:
+            self._compute = gpucnn.capture(
+                self._update, fuse=True if self.checkpoint_path is None else "exact"
+            )
 
     # ---- training
 
@@ -197,6 +207,13 @@ class Trainer:
 
     def _step(self, images: Any, labels: Any) -> None:
         images, labels = images.to(self.device), labels.to(self.device)
+        loss, outputs = self._compute(images, labels)
+        if self.scheduler is not None and self.scheduler_step == "batch":
+            self.scheduler.step()
+        self.metrics.update(loss, outputs, labels)
+
+    def _update(self, images: Any, labels: Any) -> tuple[Any, Any]:
+        """One update of the parameters; the loss and the outputs of the net before it."""
         self.optimizer.zero_grad()
         outputs = self.model(images)
         loss = self.loss(outputs, labels)
@@ -204,9 +221,7 @@ class Trainer:
         if self.max_norm is not None:
             clip_grad_norm_(self.model.parameters(), self.max_norm)
         self.optimizer.step()
-        if self.scheduler is not None and self.scheduler_step == "batch":
-            self.scheduler.step()
-        self.metrics.update(loss, outputs, labels)
+        return loss.detach(), outputs.detach()
 
     def _finish_epoch(self, validation_loader: Any, began: float) -> None:
         state = self.state

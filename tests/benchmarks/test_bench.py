@@ -4,42 +4,22 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from bench_command import Bench
 
 import gpucnn
 from gpucnn import backends
-from gpucnn.benchmarks import environment, layers, measure, ops, peaks, readme, report, run, train
+from gpucnn.benchmarks import environment, malloc, readme, report, run
 from gpucnn.benchmarks.profile import profile
-from gpucnn.benchmarks.verify import WrongResult, error, verify
-from gpucnn.cli import main
-
-Bench = Callable[..., Result]
-
-
-@pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    """Runs the command with peaks of tiny arrays; settings of the process are put back."""
-    monkeypatch.setattr(peaks, "GEMM_SIZE", 32)
-    monkeypatch.setattr(peaks, "COPY_SIZES", (1 << 10, 1 << 14))
-    monkeypatch.setattr(peaks, "_PASSES", 1 << 14)
-    threads, device = gpucnn.get_num_threads(), gpucnn.default_device()
-
-    def invoke(*arguments: str) -> Result:
-        quick = ("--seconds", "0.002", "--repeats", "2", "--device", "cpu")
-        return CliRunner().invoke(main, ["bench", *quick, *arguments])
-
-    yield invoke
-    gpucnn.set_num_threads(threads)
-    gpucnn.set_default_device(device)
 
 
 @pytest.fixture
@@ -62,30 +42,28 @@ def test_the_table(bench: Bench) -> None:
     assert any(line.startswith("peaks: GEMM ") for line in lines)
     (head,) = (line for line in lines if line.startswith("ops "))
     assert head.split() == (
-        "ops median minimum GFLOP/s of GEMM GB/s of copy".split()  # PyTorch was not asked for
+        "ops gpucnn GFLOP/s of GEMM GB/s of copy".split()  # PyTorch was not asked for
     )
     rows = [line for line in lines if line.startswith(("  forward", "  backward"))]
-    assert len(rows) == 2 and all(" us " in row and row.endswith("%") for row in rows)
+    assert len(rows) == 2 and all(re.search(r"\d us -\d+\+\d+%.*\d%$", row) for row in rows)
     assert "2 rows, each verified before it was timed" in lines[-1]
-
-
-@pytest.mark.parametrize("suite", ["ops", "layers", "train"])
-def test_headings_fit_100_columns(suite: str) -> None:
-    width = sum(2 + column.width for column in report.columns(suite, compared=True))
-    assert report.NAME_WIDTH + width <= 100
-    for row in run.SUITES[suite]():
-        assert len(row.group) <= 100 and len(row.name) + 2 <= report.NAME_WIDTH
 
 
 def test_json_lines(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MALLOC_TOP_PAD_", "500000000")
     path = tmp_path / "rows.jsonl"
-    result = bench("--suite", "train", "--only", "digits", "--threads", "1", "--json", str(path))
+    result = bench("--suite", "train", "--only", "digits", "--json", str(path))
     assert result.exit_code == 0, result.output
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [row["name"] for row in rows] == ["training step, batch 16", "inference, batch 16"]
+    assert [(row["name"], row["mode"]) for row in rows] == [
+        (f"{what}, batch 16", mode)
+        for what in ("training step", "inference")
+        for mode in ("eager", "captured")
+    ]
     for row in rows:
-        assert 0 < row["minimum"] <= row["quartiles"][0] <= row["median"] <= row["quartiles"][1]
+        assert row["library"] == "gpucnn" and row["precision"] == "auto"
+        assert 0 < row["minimum"] <= row["spread"][0] <= row["median"] <= row["spread"][1]
+        assert row["spread"] == [min(row["run_medians"]), max(row["run_medians"])]
         assert row["images_per_second"] == pytest.approx(16 / row["median"])
         assert row["share_of_gemm_peak"] == pytest.approx(
             row["flops"] / row["median"] / row["peaks"]["gemm"]
@@ -100,10 +78,25 @@ def test_json_lines(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert "torch" not in e and "ratio" not in row
 
 
+def test_a_line_for_each_precision(bench: Bench, tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text(f"{readme.START}\n{readme.END}\n")
+    result = bench(
+        "--suite", "layers", "--only", "LeNet-5: 128 x 6 x 14 x 14, 16 filters 5 x 5, forward",
+        "--precision", "auto", "--precision", "fp32", "--readme", str(page),
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "  gpucnn eager auto  " in result.stdout and "  gpucnn eager fp32  " in result.stdout
+    text = page.read_text()
+    assert "5 x 5, forward: gpucnn eager fp32 | " in text
+    assert "--precision auto --precision fp32" in text
+
+
 def test_json_on_standard_output(bench: Bench) -> None:
     result = bench("--suite", "train", "--only", "digits net, images 1 x 8 x 8, inf", "--json", "-")
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["suite"] == "train"
+    modes = [json.loads(line)["mode"] for line in result.stdout.splitlines()]
+    assert modes == ["eager", "captured"]
     assert "8 x 8 digits net" in result.stderr
 
 
@@ -122,13 +115,21 @@ def test_emulated_is_not_timed(bench: Bench) -> None:
 
 
 @pytest.mark.usefixtures("wrong_relu")
-def test_a_wrong_result_is_an_error(bench: Bench, tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    result = bench("--suite", "ops", "--only", "relu", "--json", str(path))
+def test_a_wrong_result_is_not_timed(bench: Bench, tmp_path: Path) -> None:
+    path, page = tmp_path / "rows.jsonl", tmp_path / "README.md"
+    page.write_text(f"{readme.START}\nold\n{readme.END}\n")
+    result = bench(
+        "--suite", "ops", "--only", "relu of", "--json", str(path), "--readme", str(page)
+    )
     assert result.exit_code == 1
-    assert "relu of 128 x 32 x 16 x 16, forward: gpucnn on cpu is wrong by" in result.stderr
-    assert "forward " not in result.stdout
-    assert not path.exists()
+    wrong = "wrong by 0.000"
+    assert f"  gpucnn eager auto: {wrong}" in result.stdout
+    assert "2 rows, each verified before it was timed" in result.stdout
+    assert "; 2 of them FAILED" in result.stdout
+    forward, backward = map(json.loads, path.read_text().splitlines())
+    assert wrong in forward["failure"] and "median" not in forward
+    assert "wrong by" in backward["failure"]  # by the sign of the output
+    assert "old" in page.read_text()
 
 
 def test_the_terminal_is_not_drawn_while_timing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,26 +165,31 @@ def test_torch_is_missing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None
         ("ops", "cross entropy of 128 x 10,"),
         ("ops", "batch norm"),
         ("ops", "linear 400"),
+        ("ops", "SGD"),
         ("layers", "LeNet-5: 128 x 6"),
         ("train", "digits"),
-        ("train", "LeNet-5, images 1 x 28 x 28, training"),
+        ("train", "LeNet-5, images 1 x 28 x 28, training step, batch 16"),
+        ("overhead", "linear"),
     ],
 )
 def test_beside_torch(bench: Bench, tmp_path: Path, suite: str, only: str) -> None:
     torch = pytest.importorskip("torch")
     before = torch.get_num_threads()
     path = tmp_path / "rows.jsonl"
-    result = bench(
-        "--suite", suite, "--only", only, "--compare", "torch", "--threads", "1",
-        "--json", str(path),
-    )  # fmt: skip
+    result = bench("--suite", suite, "--only", only, "--compare", "torch", "--json", str(path))
     assert result.exit_code == 0, result.output
     assert torch.get_num_threads() == before
     assert f"PyTorch {torch.__version__}, 1 threads, eager, NCHW" in result.stdout
-    assert any(line.rstrip().endswith("ratio") for line in result.stdout.splitlines())
-    for row in map(json.loads, path.read_text().splitlines()):
-        assert row["ratio"] == pytest.approx(row["median"] / row["torch_median"])
+    (head,) = (line for line in result.stdout.splitlines() if line.startswith(f"{suite} "))
+    assert ("c/P" in head) is (suite == "train") and "e/P" in head and "PyTorch" in head
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    theirs = {row["group"] + row["name"]: row for row in rows if row["library"] == "PyTorch"}
+    for row in rows:
         assert row["environment"]["torch_threads"] == 1
+        if row["library"] == "gpucnn":
+            rival = theirs[row["group"] + row["name"]]
+            assert row["ratio"] == pytest.approx(row["median"] / rival["median"])
+            assert row["ratio_to"] == "PyTorch eager fp32"
 
 
 def test_readme_between_markers(bench: Bench, tmp_path: Path) -> None:
@@ -194,8 +200,9 @@ def test_readme_between_markers(bench: Bench, tmp_path: Path) -> None:
     text = path.read_text()
     assert text.startswith(f"# Net\n\n{readme.START}\n") and "old" not in text
     assert text.endswith(f"{readme.END}\n\nThe end.\n")
-    assert "gpucnn bench --suite train --only digits --device cpu" in text
-    assert "| 8 x 8 digits net, images 1 x 8 x 8, training step, batch 16 |" in text
+    assert "Printed by `gpucnn bench --suite train --only digits --device cpu " in text
+    assert "| train | eager | captured | images/s | GFLOP/s | of GEMM |" in text
+    assert "| 8 x 8 digits net, images 1 x 8 x 8, training step, batch 16 | " in text
     assert bench(*arguments).exit_code == 0  # what it wrote can be rewritten
     assert path.read_text().count(readme.START) == 1
 
@@ -227,136 +234,58 @@ def test_profile_puts_the_primitives_back() -> None:
     assert primitives == before
 
 
-def test_rows_have_names_of_their_own() -> None:
-    rows = run.select("all")
-    assert len({(row.suite, row.title) for row in rows}) == len(rows)
-    assert all(row.bytes or row.images for row in rows)
-
-
-def test_work_of_known_nets() -> None:
-    parameters = sum(int(np.prod(shape)) for shape in ops.RESNET18_PARAMETERS)
-    assert parameters == 11_173_962 and len(ops.RESNET18_PARAMETERS) == 62
-    by_title = {row.title: row for row in layers.rows()}
-    row = by_title["VGG, ResNet: 64 x 64 x 32 x 32, 64 filters 3 x 3, forward"]
-    assert row.flops == 2 * 64 * 64 * 32 * 32 * 64 * 9
-    one, many = (
-        next(r for r in train.rows() if r.title.endswith(name) and "LeNet" in r.title)
-        for name in ("inference, batch 1", "inference, batch 128")
-    )
-    # LeNet-5: two convolutions and three linear layers, a multiply-add as two.
-    macs = 28 * 28 * 6 * 25 + 10 * 10 * 16 * 6 * 25 + 400 * 120 + 120 * 84 + 84 * 10
-    pools = 4 * (6 * 14 * 14 + 16 * 5 * 5)
-    assert one.flops == 2 * macs + pools and many.flops == 128 * one.flops
-
-
-def test_error_is_relative_and_sees_nan() -> None:
-    expected = [np.array([0.0, 4.0]), np.zeros(3)]
-    assert error([np.array([0.0, 4.0]), np.zeros(3)], expected) == 0
-    assert error([np.array([1.0, 4.0]), np.zeros(3)], expected) == 0.25
-    assert error([np.array([0.0, np.nan]), np.zeros(3)], expected) == np.inf
-    with pytest.raises(WrongResult, match="shapes"):
-        error([np.zeros(2)], expected)
-
-
-def test_a_wrong_gradient_is_found() -> None:
-    row = run.select("train", "digits")[0]
-    expected = row.expected()
-    call = row.call(gpucnn.device("cpu"))
-    assert verify("gpucnn", row, call, expected) <= row.tolerance
-    expected[1] = expected[1] * 1.01
-    with pytest.raises(WrongResult, match="digits net.*gpucnn is wrong by"):
-        verify("gpucnn", row, row.call(gpucnn.device("cpu")), expected)
-
-
-class _Steady:
-    """A clock on which every call takes a second."""
-
-    def __init__(self) -> None:
-        self.log: list[tuple[Any, int, int]] = []
-
-    def shortest(self, cold: bool) -> float:
-        return 0.0 if cold else 4.0
-
-    def samples(self, function: Any, calls: int, count: int, cold: bool) -> list[float]:
-        self.log.append((function, calls, count))
-        for _ in range(calls * count):
-            function()
-        return [1.0] * count
-
-
-def test_windows_alternate() -> None:
-    order: list[str] = []
-    clock = _Steady()
-    a, b = (lambda: order.append("a")), (lambda: order.append("b"))
-    timings = measure.measure([a, b], clock, seconds=24, windows=3, cold=True)
-    # Trial runs first (one call to warm, two samples), then 3 windows of 8 samples each.
-    assert [(f is a, calls, count) for f, calls, count in clock.log[2:]] == [
-        (True, 1, 8), (False, 1, 8), (True, 1, 8), (False, 1, 8), (True, 1, 8), (False, 1, 8),
-    ]  # fmt: skip
-    assert [len(t.samples) for t in timings] == [24, 24]
-    assert "".join(order[6:]) == ("a" * 9 + "b" * 9) * 3  # each window begins with an untimed call
-
-
-def test_quick_calls_are_timed_several_at_a_time() -> None:
-    clock = _Steady()
-    measure.measure([lambda: None], clock, seconds=16, windows=2)
-    assert [calls for _, calls, _ in clock.log] == [1, 2, 4, 4, 4]
-    assert clock.log[-1][2] == 2
-
-
-def test_timing_figures() -> None:
-    timing = measure.Timing((3.0, 1.0, 2.0, 5.0, 4.0))
-    assert (timing.median, timing.minimum, timing.quartiles) == (3.0, 1.0, (2.0, 4.0))
-    assert measure.Timing((2.0,)).quartiles == (2.0, 2.0)
-
-
-def test_events_flush_before_each_cold_call() -> None:
-    log: list[str] = []
-
-    class Runtime:
-        now = 0.0
-
-        def record_event(self) -> float:
-            log.append("event")
-            self.now += 5.0
-            return self.now
-
-        def elapsed_ms(self, start: float, end: float) -> float:
-            log.append("wait")
-            return end - start
-
-    clock = measure.EventClock(Runtime(), lambda: log.append("flush"))
-    assert clock.samples(lambda: log.append("call"), 1, 2, cold=True) == [0.005, 0.005]
-    one = ["flush", "event", "call", "event"]
-    assert log == [*one, *one, "wait", "wait"]  # nothing waits before all is queued
-    log.clear()
-    assert clock.samples(lambda: log.append("call"), 2, 1, cold=False) == [0.0025]
-    assert log == ["event", "call", "call", "event", "wait"]
-
-
-def test_the_nearest_copy_is_the_peak() -> None:
-    found = peaks.Peaks(1e9, "NumPy", {1 << 10: 3.0, 1 << 20: 2.0, 1 << 28: 1.0})
-    assert [found.copy_for(size) for size in (1, 1 << 12, 1 << 17, 1 << 23, 1 << 30)] == [
-        3.0, 3.0, 2.0, 2.0, 1.0,
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(1.234e-6, "1.23 us"), (9.99e-4, "999 us"), (0.0123, "12.3 ms"), (0.99999, "1.00 s")],
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert report.duration(seconds) == text
-
-
-def test_environment_says_when_malloc_is_stock(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MALLOC_TOP_PAD_", "LD_PRELOAD", "GLIBC_TUNABLES"):
+@pytest.fixture
+def stock(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*malloc.TUNED, "LD_PRELOAD", "GLIBC_TUNABLES"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("stock")
+def test_environment_says_which_malloc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "_SETTINGS", ("MALLOC_",))
-    assert "malloc stock" in environment.lines(environment.describe(gpucnn.device("cpu"), 1))
+    cpu = gpucnn.device("cpu")
+    assert "malloc stock" in environment.lines(environment.describe(cpu, 1))
     monkeypatch.setenv("MALLOC_TOP_PAD_", "7")
-    found = environment.lines(environment.describe(gpucnn.device("cpu"), 1))
-    assert "malloc MALLOC_TOP_PAD_=7" in found
+    found = environment.lines(environment.describe(cpu, 1))
+    assert "malloc as set MALLOC_TOP_PAD_=7" in found
+    for name, value in malloc.TUNED.items():
+        monkeypatch.setenv(name, value)
+    found = environment.lines(environment.describe(cpu, 1))
+    assert any(line.startswith("malloc tuned MALLOC_MMAP_THRESHOLD_=") for line in found)
+
+
+@pytest.mark.usefixtures("stock")
+def test_malloc_begins_the_process_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    began: list[tuple[str, list[str], dict[str, str]]] = []
+    monkeypatch.setattr(os, "execve", lambda *arguments: began.append(arguments))
+    malloc.apply(None)
+    malloc.apply("stock")
+    assert not began  # what is wanted is in force
+    malloc.apply("tuned")
+    ((program, line, variables),) = began
+    assert program == line[0] == sys.executable and line[1:] == sys.orig_argv[1:]
+    assert malloc.state(variables) == "tuned" and variables["PATH"] == os.environ["PATH"]
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    malloc.apply("tuned")
+    assert len(began) == 1
+    malloc.apply("stock")
+    assert malloc.state(began[1][2]) == "stock"
+    monkeypatch.setenv("LD_PRELOAD", "other.so")
+    with pytest.raises(ValueError, match="--malloc stock: LD_PRELOAD is set"):
+        malloc.apply("stock")
+
+
+@pytest.mark.usefixtures("stock")
+def test_malloc_from_the_command_line() -> None:
+    """The process that prints is the second one."""
+    code = (
+        "import sys; from gpucnn.benchmarks import malloc, run\n"
+        "run.select = lambda *_: print(malloc.state(__import__('os').environ)) or sys.exit(3)\n"
+        "from gpucnn.cli import main; main(['bench', '--device', 'cpu', '--malloc', 'tuned'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (3, "tuned"), done.stderr
 
 
 def test_measuring_imports_no_other_library() -> None:

@@ -11,6 +11,25 @@ from gpucnn.ops.geometry import Conv2dGeometry
 
 WEIGHT_ORDER = (0, 2, 3, 1)
 
+
+def forward(g, x, w, b=None, addend=None, order=NHWC, relu=False, precision="fp32"):
+    spec = [(g.y_shape, x.dtype, order)]
+    how = {"geometry": g, "relu": relu, "precision": precision}
+    return run("conv2d", [x, w, b, addend], spec, **how)
+
+
+def backward_input(g, dy, w, addend=None, mask=None, order=NHWC, precision="fp32"):
+    spec = [(g.x_shape, dy.dtype, order)]
+    how = {"geometry": g, "precision": precision}
+    return run("conv2d_backward_input", [dy, w, addend, mask], spec, **how)
+
+
+def backward_weight(g, x, dy, precision="fp32"):
+    """dw and db."""
+    spec = [(g.w_shape, x.dtype, WEIGHT_ORDER), ((g.k,), x.dtype)]
+    return run("conv2d_backward_weight", [x, dy], spec, geometry=g, precision=precision)
+
+
 # x, w, stride, padding (top, left, bottom, right), dilation, groups
 CASES = {
     "3x3": ((2, 3, 7, 5), (4, 3, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1),
@@ -59,14 +78,37 @@ def test_conv2d(case, dtype):
     g = geometry(x_shape, w_shape, *rest)
     for x_view, w_view, dy_view in zip(layouts(x), layouts(w), reversed(list(layouts(dy)))):
         for order in (None, NHWC, CHWN):
-            spec = [(y.shape, dtype, order)]
-            close(run("conv2d", [x_view, w_view, b], spec, geometry=g), y, dtype, 2)
-            spec = [(x_shape, dtype, order)]
-            close(run("conv2d_backward_input", [dy_view, w_view], spec, geometry=g), dx, dtype, 2)
-        spec = [(w_shape, dtype, WEIGHT_ORDER)]
-        close(run("conv2d_backward_weight", [x_view, dy_view], spec, geometry=g), dw, dtype, 2)
-    bare = run("conv2d", [x, w, None], [(y.shape, dtype, NHWC)], geometry=g)
-    close(bare, y - b[:, None, None].astype(np.float64), dtype, 4)
+            close(forward(g, x_view, w_view, b, order=order), y, dtype, 2)
+            close(backward_input(g, dy_view, w_view, order=order), dx, dtype, 2)
+        weights, sums = backward_weight(g, x_view, dy_view)
+        close(weights, dw, dtype, 2)
+        close(sums, dy.sum((0, 2, 3), dtype=np.float64), dtype, 4)
+    close(forward(g, x, w), y - b[:, None, None].astype(np.float64), dtype, 4)
+
+
+@pytest.mark.parametrize("order", [None, NHWC, CHWN])
+@pytest.mark.parametrize("case", ["3x3", "strided", "1x1", "groups", "depthwise", "few channels"])
+def test_what_follows_the_convolution(case, order):
+    """Bias, addend and ReLU; addend and mask, whose NaN and 0 count as its sign says."""
+    few = ((17, 2, 5, 6), (3, 2, 3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1)
+    x_shape, w_shape, *rest = few if case == "few channels" else CASES[case]
+    g = geometry(x_shape, w_shape, *rest)
+    rng = np.random.default_rng(2)
+
+    def drawn(shape):
+        return rng.standard_normal(shape).astype(np.float32)
+
+    x, w, b, addend = drawn(x_shape), drawn(w_shape), drawn(w_shape[0]), drawn(g.y_shape)
+    addend[0, 0, 0, 0] = np.nan
+    y = reference.conv2d(x, w, b, *rest) + addend
+    found = forward(g, x, w, b, in_order(addend, order), order=order, relu=True)
+    close(found, np.maximum(y, 0), np.float32, 2)
+    assert np.isnan(found[0, 0, 0, 0]) and np.isnan(found).sum() == 1
+    dy, addend, mask = drawn(g.y_shape), drawn(x_shape), drawn(x_shape)
+    mask[0, 0, 0, :2] = 0, -0.0
+    dx = reference.conv2d_backward_input(dy, w, x_shape, *rest) + addend
+    found = backward_input(g, dy, w, addend, in_order(mask, order), order=order)
+    close(found, np.where(mask > 0, dx, 0), np.float32, 2)
 
 
 LARGE = {
@@ -96,34 +138,38 @@ def test_large_conv2d_against_torch(case):
     y.backward(torch.tensor(dy, dtype=torch.float64))
     g = Conv2dGeometry.of("conv2d", x_shape, w_shape, stride, padding, dilation, groups)
     w = in_order(w, WEIGHT_ORDER)
-    shape = tuple(y.shape)
     for order in (None, NHWC, CHWN):
         view, dy_view = in_order(x, order), in_order(dy, order)
-        out = run("conv2d", [view, w, b], [(shape, np.float32, order)], geometry=g)
-        close(out, y.detach().numpy(), np.float32, 3)
-        spec = [(x_shape, np.float32, order)]
-        dx = run("conv2d_backward_input", [dy_view, w], spec, geometry=g)
-        close(dx, tensors[0].grad.numpy(), np.float32, 3)
-        spec = [(w_shape, np.float32, WEIGHT_ORDER)]
-        dw = run("conv2d_backward_weight", [view, dy_view], spec, geometry=g)
-        close(dw, tensors[1].grad.numpy(), np.float32, 3)
+        how = {"order": order, "precision": "auto"}
+        close(forward(g, view, w, b, **how), y.detach().numpy(), np.float32, 5)
+        close(backward_input(g, dy_view, w, **how), tensors[0].grad.numpy(), np.float32, 5)
+        weights, sums = backward_weight(g, view, dy_view, precision="auto")
+        close(weights, tensors[1].grad.numpy(), np.float32, 5)
+        close(sums, tensors[2].grad.numpy(), np.float32, 5)
 
 
 def test_empty_batch():
     g = Conv2dGeometry.of("conv2d", (0, 3, 5, 5), (4, 3, 3, 3), 1, 1, 1, 1)
-    f = np.float32
-    x, w, b = np.zeros((0, 3, 5, 5), f), np.ones((4, 3, 3, 3), f), np.ones(4, f)
-    assert run("conv2d", [x, w, b], [((0, 4, 5, 5), f, NHWC)], geometry=g).size == 0
-    dy = np.zeros((0, 4, 5, 5), f)
-    assert run("conv2d_backward_input", [dy, w], [(x.shape, f, NHWC)], geometry=g).size == 0
-    dw = run("conv2d_backward_weight", [x, dy], [(w.shape, f, WEIGHT_ORDER)], geometry=g)
-    assert not dw.any()
+    x, w, b = np.zeros(g.x_shape, "f4"), np.ones(g.w_shape, "f4"), np.ones(4, "f4")
+    dy = np.zeros(g.y_shape, "f4")
+    assert forward(g, x, w, b).shape == (0, 4, 5, 5)
+    assert backward_input(g, dy, w).shape == (0, 3, 5, 5)
+    for gradient in backward_weight(g, x, dy):
+        assert not gradient.any()
+
+
+def test_no_channels():
+    g = Conv2dGeometry.of("conv2d", (2, 0, 5, 5), (4, 0, 3, 3), 1, 1, 1, 1)
+    x, w, b = np.zeros(g.x_shape, "f4"), np.ones(g.w_shape, "f4"), np.arange(4, dtype="f4")
+    y = forward(g, x, w, b - 2, np.ones(g.y_shape, "f4"), relu=True)
+    np.testing.assert_array_equal(y, np.broadcast_to([[[0]], [[0]], [[1]], [[2]]], g.y_shape))
+    weights, sums = backward_weight(g, x, np.ones(g.y_shape, "f4"))
+    assert weights.shape == (4, 0, 3, 3) and (sums == 50).all()
 
 
 def test_nan_spreads_only_to_windows_that_see_it():
     x = np.zeros((1, 1, 6, 6), np.float32)
     x[0, 0, 1, 1] = np.nan
     g = Conv2dGeometry.of("conv2d", x.shape, (1, 1, 3, 3), 1, 0, 1, 1)
-    w = np.ones((1, 1, 3, 3), np.float32)
-    y = run("conv2d", [x, w, None], [((1, 1, 4, 4), np.float32, NHWC)], geometry=g)
+    y = forward(g, x, np.ones((1, 1, 3, 3), np.float32))
     assert np.isnan(y).sum() == 4 and np.isnan(y[0, 0, :2, :2]).all()

@@ -8,6 +8,10 @@ import reference
 from cpu_helpers import FLOATS, close, run, strided
 
 
+def multiply(inputs, outputs):
+    return run("matmul", inputs, outputs, relu=False, precision="auto")
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize(
     ("a", "b"),
@@ -31,7 +35,7 @@ def test_matmul(a, b, with_bias, dtype):
     swapped = [np.ascontiguousarray(m.swapaxes(-1, -2)).swapaxes(-1, -2) for m in (left, right)]
     for x in (left, swapped[0], strided(left), left[..., ::-1][..., ::-1]):
         for w in (right, swapped[1], strided(right)):
-            close(run("matmul", [x, w, bias], [(expected.shape, dtype)]), expected, dtype)
+            close(multiply([x, w, bias, None], [(expected.shape, dtype)]), expected, dtype)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +49,7 @@ def test_large_matmul(rows, inner, columns, transposed):
     bias = rng.standard_normal(columns).astype(np.float32)
     a, b = a.astype(np.float32), b.astype(np.float32)
     left, right = (np.ascontiguousarray(m.T).T if t else m for m, t in zip((a, b), transposed))
-    y = run("matmul", [left, right, bias], [((rows, columns), np.float32)])
+    y = multiply([left, right, bias, None], [((rows, columns), np.float32)])
     close(y, a.astype(np.float64) @ b.astype(np.float64) + bias, np.float32, 2)
 
 
@@ -53,7 +57,7 @@ def test_large_batched_matmul():
     rng = np.random.default_rng(2)
     a, b = (rng.standard_normal(s).astype(np.float32) for s in ((40, 60, 70), (1, 70, 80)))
     for x, w in ((a, b), (np.asfortranarray(a), b), (a, b[0])):
-        y = run("matmul", [x, w, None], [((40, 60, 80), np.float32)])
+        y = multiply([x, w, None, None], [((40, 60, 80), np.float32)])
         close(y, a.astype(np.float64) @ b.astype(np.float64), np.float32, 2)
 
 
@@ -62,28 +66,28 @@ def test_matmul_of_broadcast_operands(broadcast):
     """Expanded gradients have zero strides."""
     a = np.broadcast_to(np.float32([[3.0]]), (4, 5))
     b = np.random.default_rng(3).standard_normal((5, 6)).astype(np.float32)
-    close(run("matmul", [a, b, None], [((4, 6), np.float32)]), 3 * b.sum(0) * np.ones((4, 1)),
+    close(multiply([a, b, None, None], [((4, 6), np.float32)]), 3 * b.sum(0) * np.ones((4, 1)),
           np.float32)  # fmt: skip
     row = np.broadcast_to(b[:1], (5, 6)) if broadcast[1] else b
-    close(run("matmul", [a, row, None], [((4, 6), np.float32)]), reference.matmul(a, row),
+    close(multiply([a, row, None, None], [((4, 6), np.float32)]), reference.matmul(a, row),
           np.float32)  # fmt: skip
 
 
 def test_matmul_of_empty_matrices():
     f = np.float32
     bias = np.array([1.0, -2.0], f)
-    y = run("matmul", [np.zeros((3, 0), f), np.zeros((0, 2), f), bias], [((3, 2), f)])
+    y = multiply([np.zeros((3, 0), f), np.zeros((0, 2), f), bias, None], [((3, 2), f)])
     assert y.tolist() == [[1, -2]] * 3
-    y = run("matmul", [np.zeros((3, 0), f), np.zeros((0, 2), f), None], [((3, 2), f)])
+    y = multiply([np.zeros((3, 0), f), np.zeros((0, 2), f), None, None], [((3, 2), f)])
     assert not y.any()
-    assert run("matmul", [np.zeros((0, 4), f), np.zeros((4, 2), f), bias], [((0, 2), f)]).size == 0
-    batch = run("matmul", [np.zeros((0, 3, 4), f), np.zeros((4, 2), f), bias], [((0, 3, 2), f)])
+    assert multiply([np.zeros((0, 4), f), np.zeros((4, 2), f), bias, None], [((0, 2), f)]).size == 0
+    batch = multiply([np.zeros((0, 3, 4), f), np.zeros((4, 2), f), bias, None], [((0, 3, 2), f)])
     assert batch.shape == (0, 3, 2)
-    y = run("matmul", [np.zeros((2, 3, 0), f), np.zeros((0, 2), f), bias], [((2, 3, 2), f)])
+    y = multiply([np.zeros((2, 3, 0), f), np.zeros((0, 2), f), bias, None], [((2, 3, 2), f)])
     assert y.tolist() == [[[1, -2]] * 3] * 2
 
 
 def test_matmul_propagates_nan_and_infinity():
     a = np.array([[1.0, math.inf], [math.nan, 0.0]], np.float32)
-    y = run("matmul", [a, np.eye(2, dtype=np.float32), None], [((2, 2), np.float32)])
+    y = multiply([a, np.eye(2, dtype=np.float32), None, None], [((2, 2), np.float32)])
     assert math.isnan(y[0, 0]) and y[0, 1] == math.inf and np.isnan(y[1]).all()

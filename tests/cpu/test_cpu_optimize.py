@@ -31,13 +31,20 @@ ADAM = [
 def sgd(p, g, buffer, lr=0.1, first=False, **given):
     options = {"momentum": 0.0, "dampening": 0.0, "weight_decay": 0.0, "nesterov": False,
                "maximize": False, **given}  # fmt: skip
-    P["sgd_update"](p, g, buffer, lr=lr, first=first, **options)
+    P["sgd_update"](p, g, buffer, np.array([lr]), first=first, **options)
 
 
 def adam(p, g, m, v, step, lr=0.1, **given):
     options = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0, "decoupled": False,
                "maximize": False, **given}  # fmt: skip
-    P["adam_update"](p, g, m, v, lr=lr, step=step, **options)
+    rates = np.array(
+        [
+            lr / (1 - options["beta1"] ** step),
+            np.sqrt(1 - options["beta2"] ** step),
+            1 - lr * options["weight_decay"],
+        ]
+    )
+    P["adam_update"](p, g, m, v, rates, **options)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

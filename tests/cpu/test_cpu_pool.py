@@ -59,7 +59,7 @@ def test_max_pool2d(case, ties, dtype):
             indices = run("max_pool2d_indices", [argmax], spec, geometry=g)
             np.testing.assert_array_equal(indices, plane)
             spec = [(shape, dtype, order)]
-            close(run("max_pool2d_backward", [dy_view, argmax], spec, geometry=g), dx, dtype)
+            close(run("max_pool2d_backward", [dy_view, argmax, None], spec, geometry=g), dx, dtype)
 
 
 @pytest.mark.parametrize("case", ["2x2", "3x3 stride 2", "dilated", "2x2 ceil", "large window"])
@@ -90,7 +90,7 @@ def test_upstream_infinity_and_nan_reach_only_the_chosen_input():
     _, argmax = run("max_pool2d", [x], spec, geometry=g)
     for value in (math.inf, math.nan):
         dy = np.full((1, 1, 1, 1), value, np.float32)
-        dx = run("max_pool2d_backward", [dy, argmax], [(x.shape, np.float32)], geometry=g)
+        dx = run("max_pool2d_backward", [dy, argmax, None], [(x.shape, np.float32)], geometry=g)
         np.testing.assert_array_equal(dx.ravel(), [value, 0, 0, 0])
 
 
@@ -151,7 +151,7 @@ def test_large_pools_against_torch(shape, kernel, stride, padding, order):
         view, dy_view = in_order(x, order), in_order(dy, order)
         if kind == "max":
             out, argmax = run("max_pool2d", [view], [*spec, (y.shape, np.uint8, order)], geometry=g)
-            inputs = [dy_view, argmax]
+            inputs = [dy_view, argmax, None]
         else:
             out, inputs = run("avg_pool2d", [view], spec, geometry=g), [dy_view]
         close(out, y.detach().numpy(), np.float32)
@@ -167,7 +167,7 @@ def test_empty_batch():
         y, argmax = run("max_pool2d", [x], [(out, np.float32, order), (out, np.uint8, order)],
                         geometry=g)  # fmt: skip
         spec = [(shape, np.float32, order)]
-        assert run("max_pool2d_backward", [dy, argmax], spec, geometry=g).shape == shape
+        assert run("max_pool2d_backward", [dy, argmax, None], spec, geometry=g).shape == shape
         assert run("avg_pool2d", [x], [(out, np.float32, order)], geometry=g).shape == out
         assert run("avg_pool2d_backward", [dy], spec, geometry=g).shape == shape
         assert run("adaptive_avg_pool2d", [x], [(out, np.float32, order)]).shape == out
@@ -192,7 +192,8 @@ def test_every_small_geometry():
         out, argmax = run("max_pool2d", [x], spec, geometry=g)
         np.testing.assert_array_equal(out, y)
         np.testing.assert_array_equal(argmax, window)
-        dx = run("max_pool2d_backward", [out, argmax], [(shape, np.float32, NHWC)], geometry=g)
+        spec = [(shape, np.float32, NHWC)]
+        dx = run("max_pool2d_backward", [out, argmax, None], spec, geometry=g)
         close(dx, reference.max_pool2d_backward(y, plane, shape), np.float32)
         y = reference.avg_pool2d(x, *options, ceil)
         close(run("avg_pool2d", [x], [(y.shape, np.float32, NHWC)], geometry=g), y, np.float32)

@@ -8,25 +8,28 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from mutant_launches import TARGETS, Array, Launch, Target
+from mutant_launches import Array, Kept, Launch, Target
+from mutant_targets import TARGETS
 from mutation import Mutant, mutants
 
 from gpucnn import emulator
 from gpucnn.backends.gpu import nvrtc
 from gpucnn.backends.gpu.kernel import Module
 
-STEPS = 8192
-"""Steps after which a mutant's launch counts as endless; the originals take below a tenth."""
+STEPS = (250, 8192)
+"""Limits for the originals' launches, of which one is found that they keep to. A mutant that takes
+four times as many steps counts as endless."""
 TOLERANCE = 1e-5
 """Of a number, relative to the largest of its array: an equivalent sum may be rounded otherwise."""
 
 
 @dataclass(frozen=True)
 class Ran:
-    """What a launch left: its arrays and its counters."""
+    """What a launch left: its arrays and its counters; and the limit of its steps."""
 
     arrays: list[Array]
     counters: emulator.Counters
+    steps: int
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,6 @@ class Bench:
         self.mutants = generated(target, self.launches)
         self.ran: dict[Module, list[Ran]] = {}
 
-    def mutants(self) -> list[Mutant]:
-        """Of the text behind the defines; where they apply, they apply to every specialisation."""
-        module = next(iter(self.launches))
-        return [m for m in mutants(_body(module)) if m.place.partition(":")[0] in self.target.files]
-
     def judge(self, mutant: Mutant) -> Verdict:
         how: str | None = None
         for module in self.launches:
@@ -79,7 +77,10 @@ class Bench:
             self.ran[module] = []
             compiled, memory = _load(self.code[module])
             for launch in self.launches[module]:
-                ran, found = _run(compiled, memory, launch, counters=True)
+                for steps in STEPS:
+                    ran, found = _run(compiled, memory, launch, True, steps)
+                    if not found:
+                        break
                 assert not found, f"{launch.kernel.entry}: {found}"
                 self.ran[module].append(ran)
         return self.ran[module]
@@ -90,7 +91,7 @@ class Bench:
             compiled, memory = _load(code)
             for launch, original in zip(self.launches[module], originals):
                 try:
-                    ran, found = _run(compiled, memory, launch, counters)
+                    ran, found = _run(compiled, memory, launch, counters, 4 * original.steps)
                 except emulator.EmulatorError as error:
                     return f"error: {error}"
                 if found:
@@ -130,26 +131,23 @@ def _load(code: str) -> tuple[emulator.Module, emulator.Memory]:
 
 
 def _run(
-    module: emulator.Module, memory: emulator.Memory, launch: Launch, counters: bool
+    module: emulator.Module, memory: emulator.Memory, launch: Launch, counters: bool, steps: int
 ) -> tuple[Ran, str]:
     """On copies of its arrays; the first finding, if there is one."""
     arrays: list[Array] = []
     values = []
-    bound = launch.kernel.bind(launch.arguments, lambda value: isinstance(value, np.ndarray))
-    for parameter, value in zip(launch.kernel.signature, bound):
-        if parameter.pointer and value is not None:
-            raw = memory.empty(value.nbytes).view(value.dtype)
-            copied = np.lib.stride_tricks.as_strided(raw, value.shape, value.strides)
-            copied[...] = value
-            arrays.append(copied)
-            values.append(memory.register(copied))
+    for value in launch.arguments:
+        if isinstance(value, Kept):
+            arrays.append(value.put(memory))
+            values.append(memory.register(arrays[-1]))
         else:
             values.append(value)
     report = module.launch(
-        launch.kernel.entry, launch.grid, launch.block, values, counters=counters, steps=STEPS
-    )
+        launch.kernel.entry, launch.grid, launch.block, values, launch.shared,
+        counters=counters, steps=steps,
+    )  # fmt: skip
     found = str(report.findings[0]) if report.findings else ""
-    return Ran(arrays, report.counters), found
+    return Ran(arrays, report.counters, steps), found
 
 
 def _same(a: Array, b: Array) -> bool:
@@ -180,11 +178,12 @@ def _risen(mutant: emulator.Counters, original: emulator.Counters) -> str:
 
 def judge(file: str, numbers: list[int]) -> list[Verdict]:
     """The verdicts on some of a target's mutants, by their number; those that are none left out."""
-    bench = _bench(file)
+    bench = bench_of(file)
     verdicts = [bench.judge(bench.mutants[number]) for number in numbers]
     return [verdict for verdict in verdicts if verdict.how is not None]
 
 
 @cache
-def _bench(file: str) -> Bench:
+def bench_of(file: str) -> Bench:
+    """That of the target of this file."""
     return Bench(next(target for target in TARGETS if target.file == file))

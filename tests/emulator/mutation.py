@@ -13,7 +13,7 @@ from dataclasses import dataclass
 OPERATORS = (
     "barrier removed", "buffer index off", "loop bound off by one", "mask dropped", "pad removed",
     "array too short", "wait weakened", "index shifted", "shuffle offset off",
-    "initial value changed",
+    "initial value changed", "swizzle removed", "address shifted",
 )  # fmt: skip
 
 
@@ -44,7 +44,12 @@ class Mutant:
 
 Edit = tuple[int, int, str]  # start, end, replacement
 
-_HIDDEN = re.compile(r"//[^\n]*|/\*.*?\*/|^[ \t]*#(?:[^\n]*\\\n)*[^\n]*", re.MULTILINE | re.DOTALL)
+_HIDDEN = re.compile(
+    r"//[^\n]*|/\*.*?\*/|^#if __CUDA_ARCH__ < 800$.*?(?=^#e)"
+    r"|^[ \t]*#(?!pragma unroll)(?:[^\n]*\\\n)*[^\n]*",
+    re.MULTILINE | re.DOTALL,
+)
+_UNROLLED = re.compile(r"#pragma unroll(?! 1$)[^\n]*")
 _MARK = re.compile(r'#line (\d+) "([^"]+)"')
 
 
@@ -109,16 +114,24 @@ def _barriers(code: str) -> Iterator[Edit]:
 
 
 def _waits(code: str) -> Iterator[Edit]:
-    """One group more may be under way; or no wait at all."""
-    pattern = r"(?:wait_prior(?:<|\()|wait_group )(\d+)"
+    """One group more may be under way; or no wait, or no end of a group, at all."""
+    pattern = r"(?:wait_prior(?:<|\()|wait_group |wait_for_\w+<)([\w -]+)(?=[>);])"
     for found in re.finditer(pattern, code):
-        yield found.start(1), found.end(1), str(int(found[1]) + 1)
-    for found in re.finditer(r"__pipeline_wait_prior\([^()]*\)|cp\.async\.wait_all", code):
+        number = found[1]
+        new = str(int(number) + 1) if number.isdigit() else f"{number} + 1"
+        yield found.start(1), found.end(1), new
+    pattern = (
+        r"__pipeline_wait_prior\([^()]*\)|cp\.async\.wait_all;|cp\.async\.commit_group;"
+        r"|(?<!void )\b(?:wait_for_\w+(?:<[^<>]*>)?|commit_\w+)\(\)(?=;)"
+    )
+    for found in re.finditer(pattern, code):
         yield found.start(), found.end(), ""
 
 
 def _buffers(code: str) -> Iterator[Edit]:
-    """Variables that alternate by `^ 1`: not advanced, or the other buffer taken."""
+    """Variables that alternate by `^ 1`, by their sign or around a ring: not advanced, or the other
+    buffer taken.
+    """
     for name in sorted(set(re.findall(r"\b(\w+) \^= 1\b", code))):
         for found in re.finditer(rf"\b{name} \^= 1\b", code):
             yield found.end() - 1, found.end(), "0"
@@ -127,6 +140,16 @@ def _buffers(code: str) -> Iterator[Edit]:
             yield found.start(1), found.end() - 1, new
     for found in re.finditer(r"\(\w+ \+ 1\) (?:& 1|% \d)", code):
         yield found.start(), found.end(), found[0].replace(" + 1", "")
+    for found in re.finditer(r"\((\w+) \^ 1\)", code):
+        yield found.start(), found.end(), found[1]
+    for negated in re.finditer(r"\b(\w+) = (-\1);", code):
+        yield negated.start(2), negated.end(2), negated[1]
+        for found in re.finditer(rf"\+= ({negated[1]});", code):
+            yield found.start(1), found.end(1), "0"
+    for found in re.finditer(r"\b(\w+) = (\1 == [^?;]*?) \? 0 : \1 \+", code):
+        yield found.start(2), found.end(2), "false"
+    for found in re.finditer(r"\bint (\w+) = ([A-Z]\w+) - (\w+);(?=.*\b\3 = \1;)", code, re.DOTALL):
+        yield found.start(2), found.end(3), found[3]
 
 
 def _loops(code: str) -> Iterator[Edit]:
@@ -136,13 +159,24 @@ def _loops(code: str) -> Iterator[Edit]:
         if len(parts) != 3:
             continue
         start, end = _trim(code, *parts[1])
-        sides = re.fullmatch(r"(.*[^<>])\s(<|>|<=|>=)\s([^<>]*)", code[start:end], re.DOTALL)
-        if sides is None:
-            continue
-        sign, at = sides[2], start + sides.start(2)
-        yield at, at + len(sign), sign[0] if len(sign) == 2 else sign + "="
-        bound = start + sides.start(3), start + sides.end(3)
-        yield *bound, f"({sides[3]}) {'-' if sign[0] == '<' else '+'} 1"
+        # One turn more of a loop over registers is not defined, and compilers leave it out.
+        line = code.rfind("\n", 0, code.rfind("\n", 0, found.start())) + 1
+        whole = _UNROLLED.fullmatch(code[line : found.start()].strip())
+        constant = re.search(r"< [A-Z0-9_:]+$", code[start:end])
+        yield from list(_bounds(code, start, end))[1 if whole and constant else 0 :]
+    for found in re.finditer(r"\bwhile \(", code):
+        yield from _bounds(code, found.end(), _closing(code, found.end() - 1))
+
+
+def _bounds(code: str, start: int, end: int) -> Iterator[Edit]:
+    """A comparison that takes one more, and one that takes one less."""
+    sides = re.fullmatch(r"(.*[^<>])\s(<|>|<=|>=)\s([^<>]*)", code[start:end], re.DOTALL)
+    if sides is None:
+        return
+    sign, at = sides[2], start + sides.start(2)
+    yield at, at + len(sign), sign[0] if len(sign) == 2 else sign + "="
+    bound = start + sides.start(3), start + sides.end(3)
+    yield *bound, f"({sides[3]}) {'-' if sign[0] == '<' else '+'} 1"
 
 
 _GUARD = re.compile(r"\bif \(")
@@ -170,12 +204,15 @@ def _masks(code: str) -> Iterator[Edit]:
             yield found.start(), closing + 1, f"({code[part[0] : part[1]].strip()})"
 
 
-_SHARED = re.compile(r"__shared__[^;]*;|\btypedef [^;]*\];|\bconstexpr int PITCH\b[^;]*;")
+_SHARED = re.compile(
+    r"__shared__[^;]*;|\btypedef real \w+\[[^;]*\];|\bconstexpr int \w*PITCH\b[^;]*;"
+    r"|\b(?:struct|union) (?:Shared|Step) \{[^{}]*\}|\bconstexpr int \w+ = \w+ \+ \d+;"
+)
 
 
 def _pads(code: str) -> Iterator[Edit]:
     for declaration in _SHARED.finditer(code):
-        for found in re.finditer(r" \+ \d+\b", declaration[0]):
+        for found in re.finditer(r" (?:\+ \d+|\| 1)\b", declaration[0]):
             yield declaration.start() + found.start(), declaration.start() + found.end(), ""
 
 
@@ -188,7 +225,7 @@ def _sizes(code: str) -> Iterator[Edit]:
 
 _DECLARATION = re.compile(
     r"\s*(?:(?:const|constexpr|static|extern|unsigned|typedef)\s+)*(?!else\b|return\b)"
-    r"\w+\s+[&*(]*\w+\)?(?:\[[^\]]*\])*(?:, \w+(?:\[[^\]]*\])*)*"
+    r"[\w:]+(?:<[^<>;]*>)?[*&]*\s+[&*(]*\w+\)?(?:\[[^\]]*\])*(?:, \w+(?:\[[^\]]*\])*)*"
 )
 
 
@@ -196,7 +233,8 @@ def _shifts(code: str) -> Iterator[Edit]:
     """Subscripts, index variables and pointers, one further."""
     for found in re.finditer(r"(?<=[\w\])])\[", code):
         before = code[max(code.rfind(c, 0, found.start()) for c in ";{}") + 1 : found.start()]
-        if "__shared__" in before or _DECLARATION.fullmatch(before):
+        parameter = re.search(r"\(&\w+\)(?:\[[^\]]*\])*$", before)
+        if "__shared__" in before or parameter or _DECLARATION.fullmatch(before):
             continue
         start, end = found.end(), _closing(code, found.start())
         yield start, end, f"({code[start:end]}) + 1"
@@ -220,14 +258,35 @@ def _shuffles(code: str) -> Iterator[Edit]:
         yield start, end, f"({code[start:end]}) + 1"
 
 
+def _swizzles(code: str) -> Iterator[Edit]:
+    """What is exchanged by an XOR stays in its place."""
+    for found in re.finditer(r"(?<=[\w)]) \^ (?!1\b)\w[\w.]*(?: [*/%] \w+)*", code):
+        yield found.start(), found.end(), ""
+
+
+_ACCESS = re.compile(
+    r"(?<!void )(?<!unsigned )(?<!Quad )(?<!float4 )\b"
+    r"(?:(load)_(?:shared|chunk|pair|word|matrices\w*)|store_(?:shared|chunk)|copy_chunk)\("
+)
+
+
+def _addresses(code: str) -> Iterator[Edit]:
+    """Where an access to shared memory by its address begins: 16 bytes or more further."""
+    for found in _ACCESS.finditer(code):
+        parts = list(_split(code, found.end(), _closing(code, found.end() - 1), ","))
+        start, end = _trim(code, *parts[-1 if found[1] else 0])
+        yield start, end, f"({code[start:end]}) + 16"
+
+
 def _initials(code: str) -> Iterator[Edit]:
     """What sums and maxima start from, and what fills the place of elements outside."""
     number = r"\b(?:real|element|float|double|int|index_t)\s[^;(){}]*;"
     for declaration in re.finditer(number, code):
         if code.endswith("for (", 0, declaration.start()):  # where a loop begins: an index
             continue
-        for found in re.finditer(r"= (0)(?=[,;])", declaration[0]):
-            yield declaration.start() + found.start(1), declaration.start() + found.end(1), "1"
+        for found in re.finditer(r"\b(\w+) = 0(?=[,;])", declaration[0]):
+            start, end = (declaration.start() + place for place in found.span())
+            yield start, end, f"{found[1]} = 1"
     for found in re.finditer(r"= (negative_infinity\(\))", code):
         yield found.start(1), found.end(1), "0"
     for found in re.finditer(r"= (identity|-INFINITY)(?=;)", code):
@@ -239,6 +298,7 @@ def _initials(code: str) -> Iterator[Edit]:
 _FINDERS: dict[str, Callable[[str], Iterator[Edit]]] = dict(
     zip(
         OPERATORS,
-        (_barriers, _buffers, _loops, _masks, _pads, _sizes, _waits, _shifts, _shuffles, _initials),
+        (_barriers, _buffers, _loops, _masks, _pads, _sizes, _waits, _shifts, _shuffles, _initials,
+         _swizzles, _addresses),
     )
-)
+)  # fmt: skip

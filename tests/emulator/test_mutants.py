@@ -5,108 +5,55 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import random
 from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple
 
 import pytest
 from emulator_helpers import MAJORS
-from mutant_launches import TARGETS, Target
-from mutant_trial import generated, judge
+from mutant_equivalents import EQUIVALENT
+from mutant_launches import Target
+from mutant_targets import TARGETS
+from mutant_trial import bench_of, judge
 from mutation import OPERATORS, Mutant, mutants
+
+from gpucnn.backends.gpu import kernel
+from gpucnn.backends.gpu.kernel import KERNELS
 
 pytestmark = pytest.mark.skipif(not MAJORS, reason="NVRTC is not installed")
 
 ALL = os.environ.get("GPUCNN_ALL_MUTANTS", "0") not in ("", "0")
-SAMPLE = 20
+SAMPLE = 6
 """Mutants of a kernel's file in the normal run, about."""
-LEAST = 0.90 if ALL else 0.80
+LEAST = 0.90 if ALL else 0.50
 """Of the mutants of each file, survivors that are equivalent counted as not exposed. A sample of
-20 may by chance hold more of those than their share."""
-
-
-class Equivalent(NamedTuple):
-    """Survivors that are no defect: `old` -> `new` in a line that holds `line`.
-
-    targets: where it survives, all when empty.
-    """
-
-    file: str
-    operator: str
-    old: str
-    new: str
-    line: str
-    why: str
-    targets: tuple[str, ...] = ()
-
-    def covers(self, target: str, m: Mutant) -> bool:
-        return (
-            (self.file, self.operator, self.old, self.new)
-            == (m.place.partition(":")[0], m.operator, m.old, m.new)
-            and self.line in m.line
-            and (not self.targets or target in self.targets)
-        )
-
-
-_LOOP, _MASK, _INDEX = "loop bound off by one", "mask dropped", "index shifted"
-_TILE = "gemm_tile.cuh"
-EQUIVALENT = (
-    Equivalent(_TILE, _MASK, "begin >= end", "false", "return;",
-               "without depth the fetches give zeros and the loop does not run"),
-    Equivalent(_TILE, _MASK, "more", "true", "if (more) {",
-               "past the end the fetches load nothing, and what they keep is not read again"),
-    Equivalent(_TILE, "pad removed", " + 4", "", "PITCH",
-               "the pad is for stores along the depth; this kernel has none",
-               ("conv2d_backward_weight.cu",)),
-    Equivalent("layout.cuh", _INDEX, "MAX_RANK - 1", "MAX_RANK - 1 + 1", "axis--",
-               "that axis is never below the rank"),
-    Equivalent("layout.cuh", _LOOP, ">", ">=", "axis--",
-               "axis 0 done in the loop leaves 0 for the line behind it"),
-    Equivalent("layout.cuh", _LOOP, "<", "<=", "k < OPERANDS",
-               "an operand too many has no register: the compiler drops it"),
-    Equivalent("reduce.cu", _LOOP, "last", "(last) - 1", "CHUNK",
-               "a last whole chunk is left to the loop for the rest, which adds the same"),
-    Equivalent("reduce.cu", "initial value changed", "identity", "1", "slots[thread] = identity;",
-               "only slots of outputs that do not exist keep it, and nobody reads those"),
-    Equivalent("softmax.cu", "barrier removed", "__syncthreads()", "", "__syncthreads();",
-               "before the maximum, the first use of the array; row_sum needs its own"),
-    Equivalent("cross_entropy.cu", _LOOP, "<", "<=", "first < g.rows",
-               "a turn without rows: every access has a mask of its own"),
-    Equivalent("cross_entropy.cu", _MASK, "g.smoothing != 0", "true", "loss +=",
-               "adds 0 * 0: the sum is made under the same condition"),
-    Equivalent("cross_entropy.cu", _MASK, "!ignored", "true", "if (!ignored)",
-               "an ignored row is zero whatever its scale"),
-    Equivalent("cross_entropy.cu", "initial value changed", "0", "1", "real scale = 0, hit = 0;",
-               "an ignored row is zero whatever its scale"),
-    Equivalent("cross_entropy.cu", "barrier removed", "__syncthreads()", "", "__syncthreads();",
-               "redundant: between it and the tree's barrier each slot is touched by its owner"),
-    Equivalent("batch_norm.cu", _MASK, "a.count == 0", "false", "return b;",
-               "an empty set is all zeros: the formula gives b"),
-    Equivalent("dropout.cu", "array too short", "WORDS * PITCH", "(WORDS * PITCH) - 1",
-               "__shared__", "the last row's pad is never touched"),
-    Equivalent("dropout.cu", _LOOP, "<", "<=", "first < count",
-               "a turn without elements: every access has a mask of its own"),
-)  # fmt: skip
+6 may by chance hold more of those than their share."""
 
 
 def _chosen(numbered: list[Mutant]) -> list[int]:
-    """The numbers of all mutants, or of a sample with every operator in it."""
+    """The numbers of all mutants, or of a sample with every operator in it.
+
+    Which ones follows from their own text: a change elsewhere in the file chooses no others.
+    """
     if ALL:
         return list(range(len(numbered)))
-    shuffled = random.Random(3).sample(range(len(numbered)), len(numbered))
+
+    def drawn(number: int) -> bytes:
+        m = numbered[number]
+        return hashlib.sha256("\n".join((m.operator, m.old, m.new, m.line)).encode()).digest()
+
     seen: Counter[str] = Counter()
     turns = []
-    for number in shuffled:  # operators take turns
-        turns.append((seen[numbered[number].operator], number))
+    for number in sorted(range(len(numbered)), key=drawn):  # operators take turns
+        turns.append((seen[numbered[number].operator], drawn(number), number))
         seen[numbered[number].operator] += 1
-    return sorted(number for _, number in sorted(turns)[:SAMPLE])
+    return sorted(number for *_, number in sorted(turns)[:SAMPLE])
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.file)
 def test_mutants_are_exposed(target: Target, say: Callable[[str], None]) -> None:
-    numbered = generated(target, target.launches())
+    numbered = bench_of(target.file).mutants
     verdicts = judge(target.file, _chosen(numbered))
     survivors = [v for v in verdicts if not v.how]
     share = 1 - len(survivors) / len(verdicts)
@@ -127,26 +74,34 @@ def test_mutants_are_exposed(target: Target, say: Callable[[str], None]) -> None
     assert share >= LEAST
     if ALL:
         own = {m.place.partition(":")[0] for m in numbered}
-        stale = [e for e in EQUIVALENT if e.file in own - {"gemm_tile.cuh"} and e not in used]
+        meant = [e for e in EQUIVALENT if e.file in own and target.file in (*e.targets, e.file)]
+        stale = [e for e in meant if e not in used]
         assert not stale, f"exposed, so not equivalent: {stale}"
 
 
 def test_every_kernel_with_shared_memory_is_a_target() -> None:
-    from gpucnn.backends.gpu.kernel import KERNELS
-
+    """Files that use shared memory or shuffles, or that splice a file which does."""
+    words = ("__shared__", "__shfl")
     using = {
         path.name
         for path in KERNELS.glob("*.cu")
-        if any(word in path.read_text() for word in ("__shared__", "__shfl", "gemm_tile.cuh"))
+        if any(word in kernel.module(path.name).source for word in words)
     }
-    using |= {p.name for p in KERNELS.glob("*.cu") if '"conv2d.cuh"' in p.read_text()}
     assert using == {target.file for target in TARGETS}
+    assert len(TARGETS) == len(using)
+
+
+def test_equivalent_mutants_exist() -> None:
+    """Every entry is of a line that its file has today."""
+    for entry in EQUIVALENT:
+        lines = (KERNELS / entry.file).read_text().splitlines()
+        assert any(entry.line in line and entry.old in line for line in lines), entry
 
 
 EXAMPLE = """#line 1 "example.cu"
 extern "C" __global__ void f(const float* x, float* y, int n) {
   __shared__ float tile[2][32][32 + 1];
-  int now = 0;
+  int now = 0, other = 64;
   float top = -INFINITY;
   for (int i = threadIdx.x; i < n; i += 32) {
     tile[now ^ 1][0][i] = x[i];  // __syncthreads() in a comment
@@ -154,6 +109,12 @@ extern "C" __global__ void f(const float* x, float* y, int n) {
     __syncthreads();
     top = __shfl_xor_sync(~0u, top, 16);
     now ^= 1;
+    other = -other;
+    load_shared(&top, place(i ^ 3 * n) + other);
+    asm volatile("cp.async.commit_group;" ::: "memory");
+    wait_for_copies<STAGES - 2>();
+#pragma unroll
+    for (int k = 0; k < 4; k++) x[k] = 0;
   }
   if (n > 3) y[0] = top;
 }
@@ -176,7 +137,14 @@ def test_operators_find_their_places() -> None:
         ("index shifted", "i", "(i) + 1"),
         ("shuffle offset off", "16", "(16) + 1"),
         ("initial value changed", "-INFINITY", "1"),
+        ("buffer index off", "-other", "other"),
+        ("swizzle removed", " ^ 3 * n", ""),
+        ("address shifted", "place(i ^ 3 * n) + other", "(place(i ^ 3 * n) + other) + 16"),
+        ("wait weakened", "cp.async.commit_group;", ""),
+        ("wait weakened", "wait_for_copies<STAGES - 2>()", ""),
+        ("wait weakened", "STAGES - 2", "STAGES - 2 + 1"),
     } <= changed
     assert sum(m.operator == "barrier removed" for m in made) == 1
+    assert sum((m.old, m.new) == ("<", "<=") for m in made) == 1, "not where it is unrolled"
     assert all(m.apply(EXAMPLE) != EXAMPLE for m in made)
     assert {m.place for m in made if m.operator == "shuffle offset off"} == {"example.cu:9"}

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from gpucnn import backends
 from gpucnn.backends.gpu import GpuBackend
 from gpucnn.backends.gpu.cuda import CudaRuntime
+from gpucnn.backends.gpu.cuda_graph import PlainReplay
 from gpucnn.backends.gpu.host import A100, Launch
 from gpucnn.backends.gpu.kernel import Kernel
 from gpucnn.backends.gpu.layout import axis_order, is_dense
@@ -65,6 +66,12 @@ class FakeCuda(CudaRuntime):
             self.launches.append(Launch(kernel, tuple(grid), tuple(block), arguments, shared_mem))
 
         return record
+
+    def capture(self, run: Callable[[], None]) -> Any:
+        """Launches made one by one: streams need a driver (`fake_streams` has its rules)."""
+        before = self._launches
+        run()
+        return PlainReplay(run, self._launches - before)
 
     def synchronize(self) -> None:
         return None

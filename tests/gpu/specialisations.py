@@ -9,7 +9,11 @@ import pytest
 from fake_cuda import FakeCuda, Launch, launches_of_the_cases
 
 from gpucnn.backends.gpu import elementwise, index, iteration, reduce
+from gpucnn.backends.gpu.estimate import planned_for
+from gpucnn.backends.gpu.instances import instances
 from gpucnn.backends.gpu.kernel import Module
+from gpucnn.backends.gpu.occupancy import LIMITS
+from gpucnn.cases.specialisations import instance_uses
 from gpucnn.core.memory import DTYPES
 
 FLOATS = ("float32", "float64")
@@ -23,6 +27,16 @@ _INTEGER_BINARY = (*_BINARY, "floor_divide", "remainder")
 def of_the_cases() -> dict[Module, set[str]]:
     """Every module that the table of cases launches, with the entries it launches."""
     return _by_module(launches_of_the_cases())
+
+
+def of_the_instances() -> dict[Module, set[str]]:
+    """Every module of the convolution's instances, on whatever architecture they are for."""
+    found: dict[Module, set[str]] = {}
+    for arch in LIMITS:
+        for instance in instances():
+            for kernel in instance_uses(instance, planned_for(arch)):
+                found.setdefault(kernel.module, set()).add(kernel.entry)
+    return found
 
 
 def of_all_types(monkeypatch: pytest.MonkeyPatch) -> dict[Module, set[str]]:

@@ -92,6 +92,14 @@ def test_entries_and_types(sources: Path) -> None:
     assert kernel.get("test.cu", "without_parameters").signature == ()
 
 
+def test_names_need_no_defines() -> None:
+    open_text = HEADER + SOURCE.replace("(WARPS + 4) * 32, 2", "ROWS * sizeof(real[COLUMNS]), 2")
+    with pytest.raises(ValueError, match="is no constant integer expression"):
+        signature.parse(open_text)
+    found = signature.names(open_text)
+    assert found == ("exp_kernel", "log_kernel", "plain", "without_parameters")
+
+
 def test_default_define_gives_way(sources: Path) -> None:
     assert kernel.get("test.cu", "log_kernel").signature[0].dtype == np.float32
     assert kernel.get("test.cu", "log_kernel", real="double").signature[0].dtype == np.float64

@@ -1,69 +1,46 @@
-"""Every kernel compiles with both compilers, for every target, within its registers."""
+"""Every kernel compiles with both compilers, without a warning; what the compilers report is read.
+
+Machine code is the business of test_kernel_gates.py. What was compiled once is kept in the cache
+folder (see test_store.py).
+"""
 
 from __future__ import annotations
 
 import importlib.util
-import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
 
 import pytest
-from specialisations import of_all_types, of_the_cases
+from specialisations import of_all_types, of_the_cases, of_the_instances
 
 from gpucnn.backends.gpu import nvrtc
 from gpucnn.backends.gpu.kernel import KERNELS, Module
+from gpucnn.backends.gpu.nvrtc import Compiled
+from gpucnn.backends.gpu.precompile import Job, compile_all
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("cupy") is None, reason="needs CuPy, whose arrays plan the launches"
 )
 
-TARGETS = (75, 80, 86, 89, 90, 100, 120)
 NO_SPILLS = (80, 90)
-# NVRTC 12.9 knows the newer targets as well, but 13 is the one that ships for them.
 NEWEST = max(nvrtc.compilers(), default=0)
-
-
-class Report(NamedTuple):
-    """What one compilation of one module said."""
-
-    warnings: list[str]
-    resources: dict[str, nvrtc.Resources]
-    code: bytes
 
 
 @pytest.fixture(scope="module")
 def modules() -> dict[Module, set[str]]:
-    return of_the_cases()
+    found = of_the_cases()
+    for module, entries in of_the_instances().items():
+        found.setdefault(module, set()).update(entries)
+    return found
 
 
-@pytest.fixture(scope="module")
-def pool() -> Iterator[ProcessPoolExecutor]:
-    # spawn: the compilers keep threads and locks of their own, which a fork would copy.
-    with ProcessPoolExecutor(os.cpu_count() or 1, get_context("spawn")) as executor:
-        yield executor
+def compiled(modules: Iterable[Module], major: int, arch: str) -> dict[Module, Compiled]:
+    modules = list(modules)
+    jobs = [Job(major, module.source, module.file, arch) for module in modules]
+    return dict(zip(modules, compile_all(jobs), strict=True))
 
 
-def compile_one(source: str, name: str, major: int, arch: str) -> Report:
-    compiled = nvrtc.compilers()[major].compile(source, name, arch)
-    return Report(compiled.warnings, compiled.resources, compiled.code[:4])
-
-
-def compile_all(
-    pool: ProcessPoolExecutor, modules: dict[Module, set[str]], major: int, arch: str
-) -> dict[Module, Report]:
-    jobs = [pool.submit(compile_one, m.source, str(m), major, arch) for m in modules]
-    return {module: job.result() for module, job in zip(modules, jobs, strict=True)}
-
-
-def spills(reports: dict[Module, Report]) -> list[str]:
-    return [
-        f"{module}: {entry} {resources}"
-        for module, report in reports.items()
-        for entry, resources in report.resources.items()
-        if resources.spill_stores or resources.spill_loads
-    ]
+def warnings(reports: dict[Module, Compiled]) -> dict[str, list[str]]:
+    return {str(m): report.warnings for m, report in reports.items() if report.warnings}
 
 
 def test_both_compilers_are_here() -> None:
@@ -82,7 +59,7 @@ def test_the_cases_reach_every_kernel(
     reached = launched | {(m.file, e) for m, entries in others.items() for e in entries}
     say(
         f"{len(everything)} kernels in {len(list(KERNELS.glob('*.cu')))} files; the table of cases "
-        f"launches {len(launched)} of them, in {len(modules)} modules with "
+        f"and the instances launch {len(launched)} of them, in {len(modules)} modules with "
         f"{sum(len(module.entries) for module in modules)} compiled specialisations"
     )
     assert {m.file for m in modules} == {path.name for path in KERNELS.glob("*.cu")}
@@ -90,41 +67,27 @@ def test_the_cases_reach_every_kernel(
 
 
 @pytest.mark.parametrize("major", [12, 13])
-def test_ptx(pool: ProcessPoolExecutor, modules: dict[Module, set[str]], major: int) -> None:
-    """compute_80, without a warning."""
-    reports = compile_all(pool, modules, major, "compute_80")
-    assert {str(m): r.warnings for m, r in reports.items() if r.warnings} == {}
+def test_ptx(modules: dict[Module, set[str]], major: int) -> None:
+    """compute_80: what the emulated device executes."""
+    reports = compiled(modules, major, "compute_80")
+    assert warnings(reports) == {}
+    assert all(b".visible .entry" in report.code for report in reports.values())
 
 
 @pytest.mark.parametrize("major", [12, 13])
-def test_ptx_of_all_types(
-    pool: ProcessPoolExecutor, monkeypatch: pytest.MonkeyPatch, major: int
-) -> None:
-    reports = compile_all(pool, of_all_types(monkeypatch), major, "compute_80")
-    assert {str(m): r.warnings for m, r in reports.items() if r.warnings} == {}
-
-
-@pytest.mark.parametrize("target", TARGETS)
-def test_cubin(pool: ProcessPoolExecutor, modules: dict[Module, set[str]], target: int) -> None:
-    """Machine code for each target; on 80 and 90 nothing spills, with 64-bit offsets neither."""
-    reports = compile_all(pool, modules, NEWEST, f"sm_{target}")
-    assert all(report.code == b"\x7fELF" for report in reports.values())
-    assert {str(m): r.warnings for m, r in reports.items() if r.warnings} == {}
-    assert all(set(report.resources) == set(m.entries) for m, report in reports.items())
-    if target in NO_SPILLS:
-        assert spills(reports) == []
+def test_ptx_of_all_types(monkeypatch: pytest.MonkeyPatch, major: int) -> None:
+    assert warnings(compiled(of_all_types(monkeypatch), major, "compute_80")) == {}
 
 
 @pytest.mark.parametrize("target", NO_SPILLS)
-def test_no_spills_with_64_bit_offsets(
-    pool: ProcessPoolExecutor, monkeypatch: pytest.MonkeyPatch, target: int
-) -> None:
-    wide = {
-        module: entries
-        for module, entries in of_all_types(monkeypatch).items()
-        if ("index_t", "long long") in module.defines
-    }
-    assert wide and spills(compile_all(pool, wide, NEWEST, f"sm_{target}")) == []
+def test_no_spills_with_64_bit_offsets(monkeypatch: pytest.MonkeyPatch, target: int) -> None:
+    wide = [m for m in of_all_types(monkeypatch) if ("index_t", "long long") in m.defines]
+    reports = compiled(wide, NEWEST, f"sm_{target}")
+    assert wide and warnings(reports) == {}
+    for module, report in reports.items():
+        assert report.code[:4] == b"\x7fELF" and set(report.resources) == set(module.entries)
+        for entry, resources in report.resources.items():
+            assert resources.spill_stores == resources.spill_loads == 0, f"{module}: {entry}"
 
 
 def test_errors_show_the_line_of_the_file() -> None:

@@ -9,10 +9,12 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from gpucnn.backends.cpu import (
-    batch_last,
+    algorithms,
+    augment,
     conv,
     dropout,
     elementwise,
+    fused,
     gemm,
     index,
     loss,
@@ -23,6 +25,7 @@ from gpucnn.backends.cpu import (
     softmax,
 )
 from gpucnn.backends.cpu.blocks import Array
+from gpucnn.backends.cpu.threads import blas_single
 
 _PRIMITIVES: dict[str, Callable[..., None]] = {
     function.__name__: function
@@ -39,9 +42,12 @@ _PRIMITIVES: dict[str, Callable[..., None]] = {
         index.concatenate,
         index.pad,
         gemm.matmul,
+        gemm.linear_backward_weight,
         conv.conv2d,
         conv.conv2d_backward_input,
         conv.conv2d_backward_weight,
+        fused.conv2d_statistics,
+        fused.conv2d_max_pool,
         pool.max_pool2d,
         pool.max_pool2d_backward,
         pool.max_pool2d_indices,
@@ -53,15 +59,29 @@ _PRIMITIVES: dict[str, Callable[..., None]] = {
         softmax.softmax_backward,
         loss.cross_entropy,
         loss.cross_entropy_backward,
+        loss.cross_entropy_with_gradient,
         norm.batch_norm_statistics,
         norm.batch_norm,
         norm.batch_norm_backward,
-        norm.batch_norm_update,
         dropout.dropout,
         optimize.sgd_update,
         optimize.adam_update,
+        augment.prepare_images,
     )
 }
+
+
+class CpuReplay:
+    """A sequence of primitives over fixed arrays, BLAS held at one thread throughout."""
+
+    launches = None
+
+    def __init__(self, run: Callable[[], None]) -> None:
+        self._run = run
+
+    def __call__(self) -> None:
+        with blas_single():
+            self._run()
 
 
 class CpuBackend:
@@ -84,9 +104,22 @@ class CpuBackend:
         copied: Array = array.copy(order="K")
         return copied
 
+    def write(self, array: Array, values: Array) -> None:
+        """Copy values of the same shape and dtype into the array."""
+        array[...] = values
+
     def to_host(self, array: Array) -> Array:
         """The array itself."""
         return array
+
+    def address(self, array: Array) -> int:
+        """Where the first element of the array lies."""
+        return int(array.__array_interface__["data"][0])
+
+    def capture(self, run: Callable[[], None]) -> CpuReplay:
+        """Run a fixed sequence of primitives once; it can run again as it is."""
+        run()
+        return CpuReplay(run)
 
     def adopt(self, value: Any) -> Array:
         """A NumPy array over the memory of a DLPack object."""
@@ -101,4 +134,4 @@ class CpuBackend:
 
     def preferred_order(self, geometry: Any) -> tuple[int, ...] | None:
         """The memory order for what a convolution makes: NHWC, or CHWN where channels are few."""
-        return batch_last.ORDER if batch_last.fits(geometry) else (0, 2, 3, 1)
+        return algorithms.order(geometry)

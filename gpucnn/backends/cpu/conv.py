@@ -1,204 +1,210 @@
-"""2-D convolution by blocked patch matrices, in channels-last memory.
-
-forward            y  = patches(x) W^T
-backward_input     dx = convolution of dy with the turned filters (stride 1), else the sum of
-                   dy W over the patches that share an input element
-backward_weight    dW = dy^T patches(x), summed over blocks in a fixed order
-Depthwise filters multiply and add shifted images instead; few channels of a batch are better kept
-with the batch innermost (`batch_last`).
-"""
+"""2-D convolution and its gradients, by the algorithm that `algorithms` chooses."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
-from gpucnn.backends.cpu import batch_last, depthwise
-from gpucnn.backends.cpu.blocks import Array, scratch
-from gpucnn.backends.cpu.patches import blocks, patches, taps
-from gpucnn.backends.cpu.threads import parallel_for
+from gpucnn.backends.cpu import (
+    algorithms,
+    batch_last,
+    depthwise,
+    patch_products,
+    reduce,
+    winograd,
+    winograd_depthwise,
+)
+from gpucnn.backends.cpu.algorithm_times import (
+    BACKWARD_INPUT,
+    BACKWARD_WEIGHT,
+    FORWARD,
+    depthwise_tile,
+)
+from gpucnn.backends.cpu.algorithms import CHWN, NHWC
+from gpucnn.backends.cpu.blocks import Array
+from gpucnn.backends.cpu.epilogue import Epilogue
+from gpucnn.backends.cpu.patches import turned
 from gpucnn.ops.geometry import Conv2dGeometry
 
-_PARTIALS = 1 << 24
-"""Elements of partial weight gradients that may be alive at a time."""
+_TILE = {"winograd4": 4, "winograd2": 2}
 
 
-def conv2d(x: Array, w: Array, b: Array | None, y: Array, *, geometry: Conv2dGeometry) -> None:
-    """y (N, K, P, Q) = x (N, C, H, W) convolved with w (K, C/groups, R, S), plus b (K,)."""
-    g = geometry
+def conv2d(
+    x: Array,
+    w: Array,
+    b: Array | None,
+    addend: Array | None,
+    y: Array,
+    *,
+    geometry: Conv2dGeometry,
+    relu: bool,
+    precision: str,
+) -> None:
+    """y (N, K, P, Q) = x (N, C, H, W) convolved with w (K, C/groups, R, S), plus b (K,).
+
+    Plus `addend`; then, with `relu`, its positive part.
+    """
     if y.size == 0:
         return
+    if geometry.groups == 1 and algorithms.order(geometry) == CHWN and _is_dense(y, CHWN):
+        images, out, more = (_in_order(v, CHWN) for v in (x, y, addend))
+        finish = Epilogue(out, 0, b, more, None, relu)
+        batch_last.forward(images, _krsc(w), out, geometry, finish)
+        return
+    images, out, more = (_in_order(v, NHWC) for v in (x, y, addend))
+    finish = Epilogue(out, 3, b, more, None, relu)
+    for channels, filters, g in _groups(geometry):
+        part = finish if g is geometry else finish.for_channels(filters)
+        _forward(images[..., channels], w[filters], out[..., filters], g, precision, part)
+
+
+def _forward(
+    x: Array, w: Array, y: Array, g: Conv2dGeometry, precision: str, finish: Epilogue
+) -> None:
     if g.c == 0:
-        y[...] = 0 if b is None else b[:, None, None]
+        y.fill(0)
+        finish((slice(None),) * 4)
         return
-    if batch_last.fits(g) and _batch_last(y).flags.c_contiguous:
-        batch_last.forward(_batch_last(x), _filters(w), b, _batch_last(y), g)
-        return
-    images, out = _channels_last(x), _channels_last(y)
-    if depthwise.fits(g):
-        depthwise.forward(images, w, b, out, g)
-        return
-    for group, part in _groups(g):
-        channels, filters = group
-        bias = None if b is None else b[filters]
-        _forward(images[..., channels], w[filters], bias, out[..., filters], part)
+    name = _choose(g, FORWARD, x, precision)
+    if name == "depthwise":
+        depthwise.forward(x, _rsc(w), y, g, finish)
+    elif name == "depthwise_winograd":
+        winograd_depthwise.forward(x, _rsc(w), y, depthwise_tile(g), g, finish)
+    elif name in _TILE:
+        winograd.forward(x, _rsck(w), y, _TILE[name], g, finish)
+    else:
+        patch_products.forward(x, _rsck(w), y, g, finish)
 
 
-def _forward(x: Array, w: Array, b: Array | None, y: Array, g: Conv2dGeometry) -> None:
-    matrix = _filters(w).T
-    pieces = blocks(g, g.c)
-    direct = y.flags.c_contiguous
+def conv2d_backward_input(
+    dy: Array,
+    w: Array,
+    addend: Array | None,
+    mask: Array | None,
+    dx: Array,
+    *,
+    geometry: Conv2dGeometry,
+    precision: str,
+) -> None:
+    """dx (N, C, H, W) from dy (N, K, P, Q) and w (K, C/groups, R, S).
 
-    def work(start: int, stop: int) -> None:
-        for block in pieces[start:stop]:
-            n0, n1, p0, p1 = block
-            target = y[n0:n1, p0:p1]
-            rows = (n1 - n0) * (p1 - p0) * g.q
-            if direct:
-                product = target.reshape(rows, g.k)
-            else:
-                product = scratch(2, (rows, g.k), y.dtype)
-            np.matmul(patches(x, g, block), matrix, out=product)
-            if b is not None:
-                np.add(product, b, out=product)
-            if not direct:
-                target[...] = product.reshape(target.shape)
-
-    parallel_for(len(pieces), 1, work)
-
-
-def conv2d_backward_input(dy: Array, w: Array, dx: Array, *, geometry: Conv2dGeometry) -> None:
-    """dx (N, C, H, W) from dy (N, K, P, Q) and w (K, C/groups, R, S)."""
-    g = geometry
+    Plus `addend`; then 0 where `mask` <= 0.
+    """
     if dx.size == 0:
         return
-    if batch_last.fits(g):
-        batch_last.backward_input(_batch_last(dy), _filters(w), _batch_last(dx), g)
+    if geometry.groups == 1 and algorithms.order(geometry) == CHWN:
+        gradients, out, more, positive = (_in_order(v, CHWN) for v in (dy, dx, addend, mask))
+        finish = Epilogue(out, 0, None, more, positive)
+        batch_last.backward_input(gradients, _krsc(w), out, geometry, finish)
         return
-    gradients, out = _channels_last(dy), _channels_last(dx)
-    if depthwise.fits(g):
-        depthwise.backward_input(gradients, w, out, g)
+    gradients, out, more, positive = (_in_order(v, NHWC) for v in (dy, dx, addend, mask))
+    finish = Epilogue(out, 3, None, more, positive)
+    for channels, filters, g in _groups(geometry):
+        part = finish if g is geometry else finish.for_channels(channels)
+        _backward_input(gradients[..., filters], w[filters], out[..., channels], g, precision, part)
+
+
+def _backward_input(
+    dy: Array, w: Array, dx: Array, g: Conv2dGeometry, precision: str, finish: Epilogue
+) -> None:
+    name = _choose(g, BACKWARD_INPUT, dy, precision)
+    if name == "depthwise":
+        depthwise.backward_input(dy, _rsc(w), dx, g, finish)
         return
-    for group, part in _groups(g):
-        channels, filters = group
-        turned = _turned(part)
-        if turned is None:
-            _scatter(gradients[..., filters], w[filters], out[..., channels], part)
-        else:
-            flipped = w[filters, :, ::-1, ::-1].transpose(1, 0, 2, 3)
-            _forward(gradients[..., filters], flipped, None, out[..., channels], turned)
+    if name == "depthwise_winograd":
+        winograd_depthwise.backward_input(dy, _rsc(w), dx, depthwise_tile(g), g, finish)
+        return
+    if name == "scatter":
+        patch_products.scatter(dy, _krsc(w), dx, g, finish)
+        return
+    filters = w.transpose(2, 3, 0, 1)
+    if name in _TILE:
+        winograd.backward_input(dy, filters, dx, _TILE[name], g, finish)
+        return
+    forward = turned(g)
+    assert forward is not None  # or only scattering would do
+    patch_products.forward(dy, filters[::-1, ::-1], dx, forward, finish)
 
 
-def _turned(g: Conv2dGeometry) -> Conv2dGeometry | None:
-    """The convolution of dy that gives dx, for stride 1 and padding within the filter."""
-    reach_h, reach_w = (g.r - 1) * g.dilation_h, (g.s - 1) * g.dilation_w
-    top, left = reach_h - g.pad_top, reach_w - g.pad_left
-    bottom, right = reach_h - g.pad_bottom, reach_w - g.pad_right
-    if (g.stride_h, g.stride_w) != (1, 1) or min(top, left, bottom, right) < 0:
-        return None
-    return dataclasses.replace(
-        g, c=g.k, h=g.p, w=g.q, k=g.c, p=g.h, q=g.w,
-        pad_top=top, pad_left=left, pad_bottom=bottom, pad_right=right,
-    )  # fmt: skip
-
-
-def _scatter(dy: Array, w: Array, dx: Array, g: Conv2dGeometry) -> None:
-    """dx = the patches' gradients dy W, each added where its patch was read."""
-    matrix = _filters(w)
-    pieces = blocks(g, g.c, whole_images=True)
-    height = max(g.h + g.pad_top, (g.p - 1) * g.stride_h + (g.r - 1) * g.dilation_h + 1)
-    width = max(g.w + g.pad_left, (g.q - 1) * g.stride_w + (g.s - 1) * g.dilation_w + 1)
-
-    def work(start: int, stop: int) -> None:
-        for n0, n1, _, _ in pieces[start:stop]:
-            rows = _rows(dy, n0, n1, g)
-            product = scratch(1, (rows.shape[0], matrix.shape[1]), dy.dtype)
-            np.matmul(rows, matrix, out=product)
-            shares = product.reshape(n1 - n0, g.p, g.q, g.r, g.s, g.c)
-            total = scratch(0, (n1 - n0, height, width, g.c), dy.dtype)
-            total.fill(0)
-            for r, s, top, left in taps(g):
-                target = total[:, top, left]
-                np.add(target, shares[:, :, :, r, s], out=target)
-            dx[n0:n1] = total[:, g.pad_top : g.pad_top + g.h, g.pad_left : g.pad_left + g.w]
-
-    parallel_for(len(pieces), 1, work)
-
-
-def conv2d_backward_weight(x: Array, dy: Array, dw: Array, *, geometry: Conv2dGeometry) -> None:
-    """dw (K, C/groups, R, S) from x (N, C, H, W) and dy (N, K, P, Q)."""
+def conv2d_backward_weight(
+    x: Array,
+    dy: Array,
+    dw: Array,
+    db: Array | None = None,
+    *,
+    geometry: Conv2dGeometry,
+    precision: str,
+) -> None:
+    """dw (K, C/groups, R, S) from x (N, C, H, W) and dy (N, K, P, Q), db (K) = the sums of dy."""
     g = geometry
     if g.n == 0 or g.p * g.q == 0 or dw.size == 0:
         dw[...] = 0
+        if db is not None:
+            reduce.reduce(dy, db, op="sum", axes=(0, 2, 3), keepdims=False)
         return
-    if batch_last.fits(g) and _batch_last(dy).flags.c_contiguous:
-        matrix = np.empty((g.k, g.r * g.s * g.c), dw.dtype)
-        batch_last.backward_weight(_batch_last(x), _batch_last(dy), matrix, g)
-        dw[...] = matrix.reshape(g.k, g.r, g.s, g.c).transpose(0, 3, 1, 2)
+    if g.groups == 1 and algorithms.order(g) == CHWN and _is_dense(dy, CHWN):
+        batch_last.backward_weight(_in_order(x, CHWN), _in_order(dy, CHWN), _krsc(dw), db, g)
         return
-    images, gradients = _channels_last(x), _channels_last(dy)
-    if depthwise.fits(g):
-        depthwise.backward_weight(images, gradients, dw, g)
+    images, gradients = _in_order(x, NHWC), _in_order(dy, NHWC)
+    for channels, filters, part in _groups(g):
+        sums = None if db is None else db[filters]
+        _backward_weight(
+            images[..., channels], gradients[..., filters], dw[filters], sums, part, precision
+        )
+
+
+def _backward_weight(
+    x: Array, dy: Array, dw: Array, db: Array | None, g: Conv2dGeometry, precision: str
+) -> None:
+    name = _choose(g, BACKWARD_WEIGHT, x, precision)
+    if name == "depthwise":
+        depthwise.backward_weight(x, dy, _rsc(dw), g)
+    elif name in _TILE:
+        winograd.backward_weight(x, dy, dw.transpose(2, 3, 0, 1), _TILE[name], g)
+    else:
+        patch_products.backward_weight(x, dy, _krsc(dw), db, g)
         return
-    for group, part in _groups(g):
-        channels, filters = group
-        _weight(images[..., channels], gradients[..., filters], dw[filters], part)
+    if db is not None:
+        reduce.reduce(dy, db, op="sum", axes=(0, 1, 2), keepdims=False)
 
 
-def _weight(x: Array, dy: Array, dw: Array, g: Conv2dGeometry) -> None:
-    pieces = blocks(g, g.c)
-    # As many partial sums as keep several threads busy; their number depends on sizes alone.
-    count = min(len(pieces), 8, max(2, _PARTIALS // dw.size))
-    partials = np.empty((count, g.r * g.s * g.c, g.k), dw.dtype)
-
-    def work(start: int, stop: int) -> None:
-        for index in range(start, stop):
-            partial = partials[index]
-            mine = pieces[len(pieces) * index // count : len(pieces) * (index + 1) // count]
-            for number, block in enumerate(mine):
-                n0, n1, p0, p1 = block
-                rows = _rows(dy[:, p0:p1], n0, n1, g)
-                matrix = patches(x, g, block)
-                if number == 0:
-                    np.matmul(matrix.T, rows, out=partial)
-                else:
-                    product = scratch(3, partial.shape, dw.dtype)
-                    np.matmul(matrix.T, rows, out=product)
-                    np.add(partial, product, out=partial)
-
-    parallel_for(count, 1, work)
-    for index in range(1, count):
-        np.add(partials[0], partials[index], out=partials[0])
-    dw[...] = partials[0].reshape(g.r, g.s, g.c, g.k).transpose(3, 2, 0, 1)
+def _choose(g: Conv2dGeometry, direction: str, like: Array, precision: str) -> str:
+    exact = like.dtype != np.float32
+    return algorithms.explain(g, direction, "fp32" if exact else precision, NHWC)[0].name
 
 
-def _rows(dy: Array, n0: int, n1: int, g: Conv2dGeometry) -> Array:
-    """dy (n, p, q, K) of some images as a contiguous matrix of K columns."""
-    part = dy[n0:n1]
-    shape = (part.shape[0] * part.shape[1] * part.shape[2], g.k)
-    if part.flags.c_contiguous:
-        return part.reshape(shape)
-    copied = scratch(2, shape, dy.dtype)
-    copied.reshape(part.shape)[...] = part
-    return copied
+def _groups(g: Conv2dGeometry) -> list[tuple[slice, slice, Conv2dGeometry]]:
+    """For each group its channels, its filters, and the geometry of the group alone.
 
-
-def _groups(g: Conv2dGeometry) -> list[tuple[tuple[slice, slice], Conv2dGeometry]]:
-    """For each group its channels and filters, and the geometry of one group alone."""
+    Depthwise filters are one convolution: their groups have an algorithm of their own.
+    """
+    if g.groups == 1 or g.groups == g.c == g.k:
+        return [(slice(0, g.c), slice(0, g.k), g)]
     c, k = g.c // g.groups, g.k // g.groups
-    part = g if g.groups == 1 else dataclasses.replace(g, c=c, k=k, groups=1)
-    return [((slice(i * c, (i + 1) * c), slice(i * k, (i + 1) * k)), part) for i in range(g.groups)]
+    part = dataclasses.replace(g, c=c, k=k, groups=1)
+    return [(slice(i * c, (i + 1) * c), slice(i * k, (i + 1) * k), part) for i in range(g.groups)]
 
 
-def _channels_last(x: Array) -> Array:
-    return x.transpose(0, 2, 3, 1)
+def _in_order(array: Array | None, order: tuple[int, ...]) -> Any:
+    return None if array is None else array.transpose(order)
 
 
-def _batch_last(x: Array) -> Array:
-    return x.transpose(1, 2, 3, 0)
+def _is_dense(array: Array, order: tuple[int, ...]) -> bool:
+    return array.transpose(order).flags.c_contiguous
 
 
-def _filters(w: Array) -> Array:
-    """w (K, C, R, S) as the contiguous matrix K x (R S C); a view where memory has that order."""
-    return np.ascontiguousarray(w.transpose(0, 2, 3, 1)).reshape(w.shape[0], -1)
+def _krsc(w: Array) -> Array:
+    """Filters (K, C, R, S) as (K, R, S, C), their order in memory."""
+    return w.transpose(0, 2, 3, 1)
+
+
+def _rsck(w: Array) -> Array:
+    """Filters (K, C, R, S) as (R, S, C, K), the order of a product from the right."""
+    return w.transpose(2, 3, 1, 0)
+
+
+def _rsc(w: Array) -> Array:
+    """Depthwise filters (C, 1, R, S) as (R, S, C)."""
+    return w[:, 0].transpose(1, 2, 0)

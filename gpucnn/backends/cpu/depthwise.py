@@ -1,35 +1,35 @@
-"""Depthwise convolution: one filter a channel, as sums of shifted images times a tap."""
+"""Depthwise convolution: one filter a channel, as sums of shifted images times a tap.
+
+Each result is a float32 sum of R S (or N P Q) terms, as exact as such sums are.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from gpucnn.backends.cpu.blocks import Array, scratch
+from gpucnn.backends.cpu.blocks import Array
+from gpucnn.backends.cpu.epilogue import Epilogue
 from gpucnn.backends.cpu.patches import taps, whole
 from gpucnn.backends.cpu.threads import parallel_for
+from gpucnn.backends.cpu.workspace import workspace
 from gpucnn.ops.geometry import Conv2dGeometry
 
 _BLOCK = 1 << 17
 """Elements of the output that are made at a time."""
 
 
-def fits(g: Conv2dGeometry) -> bool:
-    """Whether each channel has one filter of its own."""
-    return g.groups > 1 and g.groups == g.c == g.k
-
-
 def _images(g: Conv2dGeometry) -> int:
     return max(1, _BLOCK // max(1, g.p * g.q * g.c))
 
 
-def forward(x: Array, w: Array, b: Array | None, y: Array, g: Conv2dGeometry) -> None:
-    """y (N, P, Q, C) = sum over r, s of x (N, H, W, C) shifted by (r, s), times w[:, 0, r, s]."""
-    factors = np.ascontiguousarray(w[:, 0].transpose(1, 2, 0))
+def forward(x: Array, w: Array, y: Array, g: Conv2dGeometry, finish: Epilogue) -> None:
+    """y (N, P, Q, C) = sum over r, s of x (N, H, W, C) shifted by (r, s), times w (R, S, C)."""
+    factors = np.ascontiguousarray(w)
 
     def work(n0: int, n1: int) -> None:
         source = whole(x, g, n0, n1)
-        total = scratch(2, (n1 - n0, g.p, g.q, g.c), y.dtype)
-        term = scratch(3, total.shape, y.dtype)
+        total = workspace(2, (n1 - n0, g.p, g.q, g.c), y.dtype)
+        term = workspace(3, total.shape, y.dtype)
         for r, s, rows, columns in taps(g):
             shifted = source[:, rows, columns]
             if r == s == 0:
@@ -37,34 +37,35 @@ def forward(x: Array, w: Array, b: Array | None, y: Array, g: Conv2dGeometry) ->
             else:
                 np.multiply(shifted, factors[r, s], out=term)
                 np.add(total, term, out=total)
-        if b is not None:
-            np.add(total, b, out=total)
         y[n0:n1] = total
+        finish((slice(n0, n1), slice(None), slice(None), slice(None)))
 
     parallel_for(g.n, _images(g), work, blas=False)
 
 
-def backward_input(dy: Array, w: Array, dx: Array, g: Conv2dGeometry) -> None:
-    """dx (N, H, W, C) = the sum of dy (N, P, Q, C) times each tap, added where the tap read."""
-    factors = np.ascontiguousarray(w[:, 0].transpose(1, 2, 0))
+def backward_input(dy: Array, w: Array, dx: Array, g: Conv2dGeometry, finish: Epilogue) -> None:
+    """dx (N, H, W, C) = the sum of dy (N, P, Q, C) times each tap of w (R, S, C), added where the
+    tap read."""
+    factors = np.ascontiguousarray(w)
     height = max(g.h + g.pad_top, (g.p - 1) * g.stride_h + (g.r - 1) * g.dilation_h + 1)
     width = max(g.w + g.pad_left, (g.q - 1) * g.stride_w + (g.s - 1) * g.dilation_w + 1)
 
     def work(n0: int, n1: int) -> None:
-        total = scratch(0, (n1 - n0, height, width, g.c), dy.dtype)
+        total = workspace(0, (n1 - n0, height, width, g.c), dy.dtype)
         total.fill(0)
-        term = scratch(3, (n1 - n0, g.p, g.q, g.c), dy.dtype)
+        term = workspace(3, (n1 - n0, g.p, g.q, g.c), dy.dtype)
         for r, s, rows, columns in taps(g):
             np.multiply(dy[n0:n1], factors[r, s], out=term)
             target = total[:, rows, columns]
             np.add(target, term, out=target)
         dx[n0:n1] = total[:, g.pad_top : g.pad_top + g.h, g.pad_left : g.pad_left + g.w]
+        finish((slice(n0, n1), slice(None), slice(None), slice(None)))
 
     parallel_for(g.n, _images(g), work, blas=False)
 
 
 def backward_weight(x: Array, dy: Array, dw: Array, g: Conv2dGeometry) -> None:
-    """dw[c, 0, r, s] = the sum over n, p, q of dy times x shifted by (r, s)."""
+    """dw (R, S, C) = the sum over n, p, q of dy (N, P, Q, C) times x (N, H, W, C) shifted."""
     images = _images(g)
     count = -(-g.n // images)
     partials = np.empty((count, g.r, g.s, g.c), dw.dtype)
@@ -72,11 +73,11 @@ def backward_weight(x: Array, dy: Array, dw: Array, g: Conv2dGeometry) -> None:
 
     def work(n0: int, n1: int) -> None:
         source = whole(x, g, n0, n1)
-        term = scratch(3, (n1 - n0, g.p, g.q, g.c), dw.dtype)
+        term = workspace(3, (n1 - n0, g.p, g.q, g.c), dw.dtype)
         rows_of_term = term.reshape(-1, g.c)
         for r, s, rows, columns in taps(g):
             np.multiply(source[:, rows, columns], dy[n0:n1], out=term)
             np.matmul(ones[: len(rows_of_term)], rows_of_term, out=partials[n0 // images, r, s])
 
     parallel_for(g.n, images, work)
-    dw[:, 0] = partials.sum(axis=0).transpose(2, 0, 1)
+    dw[...] = partials.sum(axis=0)

@@ -10,23 +10,22 @@ from gpucnn.backends.cpu.threads import parallel_for
 _WORDS = 8  # 32-bit words of one Philox counter: four words of 64 bits
 
 
-def dropout(x: Array, y: Array, *, p: float, key: tuple[int, int]) -> None:
+def dropout(x: Array, key: Array, y: Array, *, p: float) -> None:
     """y = x * keep / (1 - p) with 0 <= p < 1; with dy for x and the same key, the gradient.
 
-    Element i in logical C order is kept when the i-th 32-bit word of numpy.random.Philox(key=key),
-    low halves first, is at least round(p * 2**32).
+    Element i in logical C order is kept when the i-th 32-bit word of numpy.random.Philox, low
+    halves first, is at least round(p * 2**32); `key` (2,) holds the bits of its key as int64.
     """
     keep = np.empty(y.shape, np.bool_)
-    _draw(keep.reshape(-1), round(p * 2**32), key)
+    _draw(keep.reshape(-1), round(p * 2**32), key.view(np.uint64))
     apply(_MASK, x, keep, y.dtype.type(1 / (1 - p)), y)
 
 
-def _draw(keep: Array, threshold: int, key: tuple[int, int]) -> None:
+def _draw(keep: Array, threshold: int, words: Array) -> None:
     if threshold > 0xFFFFFFFF:
         keep.fill(False)
         return
     least = np.uint32(threshold)
-    words = np.array(key, np.uint64)
 
     def work(start: int, stop: int) -> None:
         # NumPy counts up before its first block, so counter b begins with block b.

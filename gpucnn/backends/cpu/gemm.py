@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from gpucnn.backends.cpu import elementwise
 from gpucnn.backends.cpu.blocks import Array
 from gpucnn.backends.cpu.threads import blas_single, parallel_for
 
@@ -16,8 +17,30 @@ _ROWS = 128
 _PIECES = 16
 
 
-def matmul(a: Array, b: Array, bias: Array | None, y: Array) -> None:
+def linear_backward_weight(
+    x: Array, dy: Array, dw: Array, db: Array | None = None, *, precision: str
+) -> None:
+    """dw (O, I) = dy (M, O)^T x (M, I) and db (O) = the sum of dy's rows."""
+    if db is not None:
+        with blas_single(), np.errstate(all="ignore"):
+            np.matmul(np.ones(dy.shape[0], dy.dtype), _blas_ready(dy), out=db)
+    matmul(dy.T, x, None, None, dw, relu=False, precision=precision)
+
+
+def matmul(
+    a: Array,
+    b: Array,
+    bias: Array | None,
+    mask: Array | None,
+    y: Array,
+    *,
+    relu: bool,
+    precision: str,
+) -> None:
     """y (..., M, N) = a (..., M, K) @ b (..., K, N) + bias (N,); leading axes broadcast.
+
+    With `relu` its positive part; 0 where `mask` (..., M, N) <= 0. float32 products are
+    float32's under each precision.
 
     Transposed views go to BLAS as they are, other strides by a copy. Each piece of rows or
     columns runs on one thread of BLAS.
@@ -29,8 +52,10 @@ def matmul(a: Array, b: Array, bias: Array | None, y: Array) -> None:
         if b.ndim == 2 and a.flags.c_contiguous and y.flags.c_contiguous:
             rows = math.prod(y.shape[:-1])
             a, y = a.reshape(rows, a.shape[-1]), y.reshape(rows, y.shape[-1])
+            mask = None if mask is None else np.ascontiguousarray(mask).reshape(y.shape)
         else:
             _batched(a, b, bias, y)
+            _finish(y, mask, relu)
             return
     rows, columns = y.shape
     by_rows = rows >= columns
@@ -39,6 +64,7 @@ def matmul(a: Array, b: Array, bias: Array | None, y: Array) -> None:
     if grain >= length:
         with blas_single(), np.errstate(all="ignore"):
             _product(a, b, bias, y)
+        _finish(y, mask, relu)
         return
 
     def work(start: int, stop: int) -> None:
@@ -49,6 +75,14 @@ def matmul(a: Array, b: Array, bias: Array | None, y: Array) -> None:
             _product(a, b[:, part], None if bias is None else bias[part], y[:, part])
 
     parallel_for(length, grain, work)
+    _finish(y, mask, relu)
+
+
+def _finish(y: Array, mask: Array | None, relu: bool) -> None:
+    if relu:
+        elementwise.unary(y, y, op="relu")
+    if mask is not None:
+        elementwise.binary(y, mask, y, op="relu_backward")
 
 
 def _grain(length: int, flop: int) -> int:

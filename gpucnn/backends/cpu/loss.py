@@ -30,10 +30,13 @@ def cross_entropy(
     Row i with t = target[i], e = label_smoothing and p = softmax gives
     -(1-e) w[t] log p[t] - e/C sum_c w[c] log p[c], or 0 where t is `ignore_index`. `loss` is
     (M,) for "none", () for "sum" and "mean"; `divisor` () the sum of w[t] for "mean", else 1.
+
+    Raises IndexError, before anything is written, when a class is out of range.
     """
+    rows, classes = logits.shape
+    check_classes("cross_entropy", target, classes, ignore_index)
     with np.errstate(all="ignore"):
         _log_softmax(logits, log_probabilities)
-        rows, classes = logits.shape
         ignored, classes_of = _targets(target, ignore_index)
         row = -log_probabilities[np.arange(rows), classes_of]
         if weight is not None:
@@ -108,6 +111,40 @@ def cross_entropy_backward(
             out[ignored[start:stop]] = 0
 
     parallel_for(rows, max(1, _PIECE // classes), work, blas=False)
+
+
+def cross_entropy_with_gradient(
+    logits: Array,
+    target: Array,
+    weight: Array | None,
+    loss: Array,
+    dlogits: Array,
+    *,
+    ignore_index: int,
+    label_smoothing: float,
+    reduction: str,
+) -> None:
+    """The loss of `cross_entropy`, and the gradient of the logits (M, C) for dloss = 1."""
+    options: dict[str, Any] = {
+        "ignore_index": ignore_index,
+        "label_smoothing": label_smoothing,
+        "reduction": reduction,
+    }
+    divisor = np.empty((), logits.dtype)
+    cross_entropy(logits, target, weight, loss, dlogits, divisor, **options)
+    one = np.ones(loss.shape, loss.dtype)
+    cross_entropy_backward(one, dlogits, target, weight, divisor, dlogits, **options)
+
+
+def check_classes(call: str, target: Array, classes: int, ignore: int) -> None:
+    """Raises IndexError when a class number is outside 0 to classes - 1, and not `ignore`."""
+    wrong = (target < 0) | (target >= classes)
+    if wrong.any():
+        bad = target[wrong & (target != ignore)]
+        if bad.size:
+            raise IndexError(
+                f"{call}: target {bad.flat[0]} is outside the {classes} classes 0..{classes - 1}"
+            )
 
 
 def _targets(target: Array, ignore_index: int) -> tuple[Array | None, Array]:

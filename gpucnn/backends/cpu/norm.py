@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from gpucnn.backends.cpu import elementwise
 from gpucnn.backends.cpu.blocks import BLOCK, Array, memory_order, scratch
 from gpucnn.backends.cpu.threads import parallel_for
 
@@ -132,8 +133,32 @@ def _cached_ones(dtype: np.dtype[Any]) -> Array:
     return np.ones(BLOCK, dtype)
 
 
-def batch_norm_statistics(x: Array, mean: Array, variance: Array) -> None:
-    """mean and biased variance (C,) of x (N, C, *spatial).
+def batch_norm_statistics(
+    x: Array,
+    running_mean: Array | None,
+    running_variance: Array | None,
+    mean: Array,
+    variance: Array,
+    *,
+    momentum: float,
+) -> None:
+    """mean and biased variance (C,) of x (N, C, *spatial); the running statistics move.
+
+    running = (1 - momentum) * running + momentum * batch, in place, the batch variance of M
+    elements times M / (M - 1).
+    """
+    _statistics(x, mean, variance)
+    if running_mean is None or running_variance is None:
+        return
+    count = np.float64(x.size // max(x.shape[1], 1))
+    with np.errstate(all="ignore"):
+        unbiased = variance * (count / (count - 1))
+        for running, batch in ((running_mean, mean), (running_variance, unbiased)):
+            running[...] = (1 - momentum) * running.astype(np.float64) + momentum * batch
+
+
+def _statistics(x: Array, mean: Array, variance: Array) -> None:
+    """mean and biased variance (C,) of x.
 
     Where the mean is large beside the deviation, x - k and its square are summed with k near the
     mean, so that nothing cancels (Chan, Golub and LeVeque, 1983, "shifted data").
@@ -172,11 +197,16 @@ def batch_norm(
     variance: Array,
     weight: Array | None,
     bias: Array | None,
+    addend: Array | None,
     y: Array,
     *,
     eps: float,
+    relu: bool,
 ) -> None:
-    """y = (x - mean) / sqrt(variance + eps) * weight + bias, as x * scale + offset."""
+    """y = (x - mean) / sqrt(variance + eps) * weight + bias, as x * scale + offset.
+
+    Plus `addend`; then, with `relu`, its positive part.
+    """
     if y.size == 0:
         return
     layout = _Layout(y.shape, memory_order(y))
@@ -184,12 +214,18 @@ def batch_norm(
         scale = _scale(variance, weight, eps)
         offset = -mean * scale if bias is None else bias - mean * scale
         scales, offsets = layout.vector(scale, y.dtype), layout.vector(offset, y.dtype)
+    zeros = np.zeros(layout.step, y.dtype)  # a scalar would not be vectorised
     source, target = layout.matrix(x), layout.matrix(y)
+    added = None if addend is None else layout.matrix(addend)
 
     def work(rows: slice, columns: slice) -> None:
         out = target[rows, columns]
         np.multiply(source[rows, columns], layout.part(scales, rows), out=out)
         np.add(out, layout.part(offsets, rows), out=out)
+        if added is not None:
+            np.add(out, added[rows, columns], out=out)
+        if relu:
+            np.maximum(out, zeros[: out.shape[0], : out.shape[1]], out=out)
 
     layout.for_blocks(work)
 
@@ -200,9 +236,11 @@ def batch_norm_backward(
     mean: Array,
     variance: Array,
     weight: Array | None,
+    y: Array | None,
     dx: Array,
     dweight: Array,
     dbias: Array,
+    daddend: Array | None = None,
     *,
     eps: float,
     training: bool,
@@ -212,12 +250,19 @@ def batch_norm_backward(
     With M elements a channel and xhat = (x - mean) / sqrt(variance + eps):
     dbias = sum dy, dweight = sum dy * xhat, and
     dx = weight / sqrt(variance + eps) * (dy - dbias / M - xhat * dweight / M), in evaluation
-    without the last two terms.
+    without the last two terms. Where the output y of a ReLU behind it is given, dy is 0 where
+    y <= 0; `daddend` gets that dy.
     """
     if dx.size == 0:
         dweight[...] = 0
         dbias[...] = 0
         return
+    if y is not None:
+        masked = np.empty_like(dx) if daddend is None else daddend
+        elementwise.binary(dy, y, masked, op="relu_backward")
+        dy = masked
+    elif daddend is not None:
+        daddend[...] = dy
     layout = _Layout(dx.shape, memory_order(dx))
     dtype = dx.dtype
     upstream, source, target = layout.matrix(dy), layout.matrix(x), layout.matrix(dx)
@@ -265,25 +310,6 @@ def batch_norm_backward(
         np.add(out, along, out=out)
 
     layout.for_blocks(apply_block)
-
-
-def batch_norm_update(
-    running_mean: Array,
-    running_variance: Array,
-    mean: Array,
-    variance: Array,
-    *,
-    momentum: float,
-    count: int,
-) -> None:
-    """running = (1 - momentum) * running + momentum * batch, in place.
-
-    The batch variance, biased, of `count` elements is made unbiased first.
-    """
-    with np.errstate(all="ignore"):
-        unbiased = variance * (np.float64(count) / (count - 1))
-        for running, batch in ((running_mean, mean), (running_variance, unbiased)):
-            running[...] = (1 - momentum) * running.astype(np.float64) + momentum * batch
 
 
 def _scale(variance: Array, weight: Array | None, eps: float) -> Array:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -17,8 +16,8 @@ def sgd_update(
     p: Array,
     g: Array,
     momentum_buffer: Array | None,
+    rates: Array,
     *,
-    lr: float,
     momentum: float,
     dampening: float,
     weight_decay: float,
@@ -26,9 +25,12 @@ def sgd_update(
     maximize: bool,
     first: bool,
 ) -> None:
-    """One step of torch.optim.SGD on p (n,) along g (n,); `first`: the buffer becomes g."""
+    """One step of torch.optim.SGD on p (n,) along g (n,); `first`: the buffer becomes g.
+
+    rates = (lr,), float64.
+    """
     real = p.dtype.type
-    rate, friction, fresh = real(lr), real(momentum), real(1 - dampening)
+    rate, friction, fresh = real(rates[0]), real(momentum), real(1 - dampening)
 
     def block(part: slice) -> None:
         parameter = p[part]
@@ -63,27 +65,27 @@ def adam_update(
     g: Array,
     exp_avg: Array,
     exp_avg_sq: Array,
+    rates: Array,
     *,
-    lr: float,
     beta1: float,
     beta2: float,
     eps: float,
     weight_decay: float,
     decoupled: bool,
     maximize: bool,
-    step: int,
 ) -> None:
-    """One step of torch.optim.Adam, or AdamW with `decoupled`, on p (n,); the first `step` is 1.
+    """One step t of torch.optim.Adam, or AdamW with `decoupled`, on p (n,).
+
+    rates = (lr / (1 - beta1^t), c = sqrt(1 - beta2^t), 1 - lr weight_decay), float64.
 
     Kingma and Ba, arXiv 1412.6980, algorithm 1, with the bias corrections moved out of the
-    elements: p -= rate * m / (sqrt(v) + eps * c), c = sqrt(1 - beta2^step),
-    rate = lr * c / (1 - beta1^step).
+    elements: p -= rate * m / (sqrt(v) + eps * c), rate = lr * c / (1 - beta1^t).
     """
     real = p.dtype.type
-    correction = math.sqrt(1 - beta2**step)
-    rate, epsilon = real(lr * correction / (1 - beta1**step)), real(eps * correction)
+    scale, correction, shrunk = rates.tolist()
+    rate, epsilon = real(scale * correction), real(eps * correction)
     keep1, keep2, new1, new2 = real(beta1), real(beta2), real(1 - beta1), real(1 - beta2)
-    shrink = real(1 - lr * weight_decay)
+    shrink = real(shrunk)
     decay = 0.0 if decoupled else weight_decay
 
     def block(part: slice) -> None:

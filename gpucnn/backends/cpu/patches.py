@@ -7,15 +7,19 @@ of about a megabyte stay in cache between their making and their use.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
-from gpucnn.backends.cpu.blocks import Array, scratch
+from gpucnn.backends.cpu.blocks import Array
+from gpucnn.backends.cpu.padding import copy_padded
+from gpucnn.backends.cpu.workspace import workspace
 from gpucnn.ops.geometry import Conv2dGeometry
 
-_BLOCK = 1 << 19
+BLOCK = 1 << 18
 """Elements of a patch matrix that are made at a time."""
 
 
@@ -31,10 +35,10 @@ class Block(NamedTuple):
 def blocks(g: Conv2dGeometry, channels: int, whole_images: bool = False) -> list[Block]:
     """The blocks that together make all output rows: several images each, or rows of one."""
     row = g.q * g.r * g.s * channels
-    images = max(1, _BLOCK // max(1, row * g.p))
+    images = max(1, BLOCK // max(1, row * g.p))
     rows = g.p
     if images == 1 and not whole_images:
-        rows = min(g.p, max(1, _BLOCK // max(1, row)))
+        rows = min(g.p, max(1, BLOCK // max(1, row)))
     return [
         Block(n, min(n + images, g.n), p, min(p + rows, g.p))
         for n in range(0, g.n, images)
@@ -47,68 +51,82 @@ def by_tap(g: Conv2dGeometry, channels: int) -> bool:
     return g.s * channels < g.q
 
 
+def is_pointwise(g: Conv2dGeometry) -> bool:
+    """Whether the patch matrix is the images themselves."""
+    return (g.r, g.s, g.stride_h, g.stride_w) == (1, 1, 1, 1) and (g.p, g.q) == (g.h, g.w)
+
+
 def patches(x: Array, g: Conv2dGeometry, block: Block) -> Array:
     """The patch matrix of a block, (n p q) x (r s c), from x (N, H, W, C) of any strides.
 
-    The result lies in this thread's scratch memory (or is x itself for 1 x 1 filters) and is
-    either C-contiguous or the transpose of such a matrix; products take both.
+    It is C-contiguous, in this thread's workspace, or x itself for 1 x 1 filters.
     """
     n0, n1, p0, p1 = block
     channels = x.shape[3]
-    pointwise = (g.r, g.s, g.stride_h, g.stride_w) == (1, 1, 1, 1)
-    if pointwise and g.p == g.h and g.q == g.w and x.flags.c_contiguous:
+    if is_pointwise(g) and x.flags.c_contiguous:
         return x[n0:n1, p0:p1].reshape(-1, channels)
-    taps_first = by_tap(g, channels)
-    source = _padded(x, g, block, planar=taps_first)
+    source = _padded(x, g, block)
     n, p, q = n1 - n0, p1 - p0, g.q
     a, h, w, c = source.strides
-    move_h, move_w = g.stride_h * h, g.stride_w * w
-    tap_h, tap_w = g.dilation_h * h, g.dilation_w * w
-    if taps_first:
-        matrix = scratch(1, (g.r * g.s * channels, n * p * q), x.dtype)
-        view = np.lib.stride_tricks.as_strided(
-            source, (g.r, g.s, channels, n, p, q), (tap_h, tap_w, c, a, move_h, move_w)
-        )
-        np.copyto(matrix.reshape(view.shape), view)
-        return matrix.T
-    matrix = scratch(1, (n * p * q, g.r * g.s * channels), x.dtype)
-    view = np.lib.stride_tricks.as_strided(
-        source, (n, p, q, g.r, g.s, channels), (a, move_h, move_w, tap_h, tap_w, c)
+    matrix = workspace(1, (n * p * q, g.r * g.s * channels), x.dtype)
+    view = as_strided(
+        source,
+        (n, p, q, g.r, g.s, channels),
+        (a, g.stride_h * h, g.stride_w * w, g.dilation_h * h, g.dilation_w * w, c),
     )
     np.copyto(matrix.reshape(view.shape), view)
     return matrix
 
 
-def _padded(x: Array, g: Conv2dGeometry, block: Block, planar: bool) -> Array:
-    """The input rows that a block reads, zeros around them, as (n, h, w, c).
+def patches_by_tap(x: Array, g: Conv2dGeometry, block: Block) -> Array:
+    """The transposed patch matrix of a block and a row of ones, (r s c + 1) x (n p q).
 
-    `planar` asks for planes of each channel in memory. The input itself where it needs neither
-    padding nor another order.
+    The ones make the bias a filter tap: forward adds it, backward_weight sums dy for it.
     """
     n0, n1, p0, p1 = block
     channels = x.shape[3]
-    first = p0 * g.stride_h - g.pad_top
-    height = (p1 - p0 - 1) * g.stride_h + (g.r - 1) * g.dilation_h + 1
+    row, height = _rows_read(g, block)
+    # Columns apart by the stride lie side by side, so that a tap of a row is one run.
+    width = g.q + (g.s - 1) * g.dilation_w // g.stride_w
+    source = workspace(0, (n1 - n0, channels, height, g.stride_w, width), x.dtype)
+    for phase in range(g.stride_w):
+        plane = source[:, :, :, phase].transpose(0, 2, 3, 1)
+        copy_padded(x[n0:n1], row, phase - g.pad_left, plane, column_step=g.stride_w)
+    n, p, q = n1 - n0, p1 - p0, g.q
+    matrix = workspace(1, (g.r * g.s * channels + 1, n * p * q), x.dtype)
+    planes = matrix[:-1].reshape(g.r, g.s, channels, n, p, q)
+    image, channel, line, _, item = source.strides
+    for s in range(g.s):
+        shift, phase = divmod(s * g.dilation_w, g.stride_w)
+        view = as_strided(
+            source[:, :, :, phase, shift:],
+            (g.r, channels, n, p, q),
+            (g.dilation_h * line, channel, image, g.stride_h * line, item),
+        )
+        np.copyto(planes[:, s], view)
+    matrix[-1] = 1
+    return matrix
+
+
+def _rows_read(g: Conv2dGeometry, block: Block) -> tuple[int, int]:
+    """The first row of the image that a block reads (negative in the padding), and how many."""
+    high = (block.p1 - block.p0 - 1) * g.stride_h + (g.r - 1) * g.dilation_h + 1
+    return block.p0 * g.stride_h - g.pad_top, high
+
+
+def _padded(x: Array, g: Conv2dGeometry, block: Block) -> Array:
+    """The input rows that a block reads, zeros around them, as (n, h, w, c).
+
+    The input itself where it needs neither padding nor another order.
+    """
+    n0, n1, _, _ = block
+    row, height = _rows_read(g, block)
     width = (g.q - 1) * g.stride_w + (g.s - 1) * g.dilation_w + 1
-    start = min(max(first, 0), g.h)
-    rows = slice(start, min(max(first + height, start), g.h))  # none where all is padding
-    ordered = x.strides[2] == x.itemsize if planar else x.strides[3] == x.itemsize
-    inside = first >= 0 and first + height <= g.h and g.pad_left == 0 and width <= g.w
-    if inside and (ordered or channels == 1):
-        return x[n0:n1, rows]
-    if planar:
-        buffer = scratch(0, (n1 - n0, channels, height, width), x.dtype).transpose(0, 2, 3, 1)
-    else:
-        buffer = scratch(0, (n1 - n0, height, width, channels), x.dtype)
-    top = rows.start - first if rows.stop > rows.start else 0
-    bottom = top + rows.stop - rows.start
-    columns = min(g.w, width - g.pad_left)
-    left, right = g.pad_left, g.pad_left + columns
-    buffer[:, :top] = 0
-    buffer[:, bottom:] = 0
-    buffer[:, top:bottom, :left] = 0
-    buffer[:, top:bottom, right:] = 0
-    buffer[:, top:bottom, left:right] = x[n0:n1, rows, :columns]
+    inside = row >= 0 and row + height <= g.h and g.pad_left == 0 and width <= g.w
+    if inside and (x.strides[3] == x.itemsize or g.c == 1):
+        return x[n0:n1, row : row + height]
+    buffer = workspace(0, (n1 - n0, height, width, x.shape[3]), x.dtype)
+    copy_padded(x[n0:n1], row, -g.pad_left, buffer)
     return buffer
 
 
@@ -124,4 +142,21 @@ def taps(g: Conv2dGeometry) -> Iterator[tuple[int, int, slice, slice]]:
 
 def whole(x: Array, g: Conv2dGeometry, n0: int, n1: int) -> Array:
     """All rows of images n0..n1 with zeros around them, (n, h, w, c); may be x itself."""
-    return _padded(x, g, Block(n0, n1, 0, g.p), planar=False)
+    return _padded(x, g, Block(n0, n1, 0, g.p))
+
+
+def turned(g: Conv2dGeometry) -> Conv2dGeometry | None:
+    """The convolution of dy with turned filters that gives dx.
+
+    None unless the stride is 1 and the padding within the filter.
+    """
+    reach_h, reach_w = (g.r - 1) * g.dilation_h, (g.s - 1) * g.dilation_w
+    top, left = reach_h - g.pad_top, reach_w - g.pad_left
+    bottom, right = reach_h - g.pad_bottom, reach_w - g.pad_right
+    if (g.stride_h, g.stride_w) != (1, 1) or min(top, left, bottom, right) < 0:
+        return None
+    return dataclasses.replace(
+        g,
+        c=g.k, h=g.p, w=g.q, k=g.c, p=g.h, q=g.w,
+        pad_top=top, pad_left=left, pad_bottom=bottom, pad_right=right,
+    )  # fmt: skip

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpucnn.backends.cpu import elementwise
 from gpucnn.backends.cpu.blocks import Array, scratch
 from gpucnn.backends.cpu.threads import parallel_for
 from gpucnn.ops.geometry import Pool2dGeometry
@@ -116,11 +117,20 @@ def _first_inside(g: Pool2dGeometry) -> Array:
     return np.where(top < 0, r, 0)[:, None] * g.s + np.where(left < 0, s, 0)[None, :]
 
 
-def max_pool2d_backward(dy: Array, argmax: Array, dx: Array, *, geometry: Pool2dGeometry) -> None:
-    """dx (N, C, H, W) = dy (N, C, P, Q) added at the maximum of each window."""
+def max_pool2d_backward(
+    dy: Array, argmax: Array, y: Array | None, dx: Array, *, geometry: Pool2dGeometry
+) -> None:
+    """dx (N, C, H, W) = dy (N, C, P, Q) added at the maximum of each window.
+
+    Where the maxima y (N, C, P, Q) of a ReLU's output are given, dy is 0 where y <= 0.
+    """
     g = geometry
     if dx.size == 0:
         return
+    if y is not None:
+        masked = np.empty_like(argmax, dtype=dy.dtype)
+        elementwise.binary(dy, y, masked, op="relu_backward")
+        dy = masked
     steps = list(_taps(g))
     gradients, position, total = _planes(dy, argmax, dx)
     signed = _SIGNED[dx.itemsize]

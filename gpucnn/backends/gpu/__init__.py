@@ -9,7 +9,9 @@ from typing import Any
 import numpy.typing as npt
 
 from gpucnn.backends.gpu import (
+    augment,
     conv,
+    conv_pool,
     dropout,
     elementwise,
     gemm,
@@ -22,7 +24,7 @@ from gpucnn.backends.gpu import (
     softmax,
 )
 from gpucnn.backends.gpu.layout import is_dense
-from gpucnn.backends.gpu.runtime import Array, LaunchError, Runtime
+from gpucnn.backends.gpu.runtime import Array, Graph, LaunchError, Runtime
 
 PRIMITIVES: tuple[Callable[..., None], ...] = (
     elementwise.unary,
@@ -37,9 +39,12 @@ PRIMITIVES: tuple[Callable[..., None], ...] = (
     index.concatenate,
     index.pad,
     gemm.matmul,
+    gemm.linear_backward_weight,
     conv.conv2d,
+    conv.conv2d_statistics,
     conv.conv2d_backward_input,
     conv.conv2d_backward_weight,
+    conv_pool.conv2d_max_pool,
     pool.max_pool2d,
     pool.max_pool2d_backward,
     pool.max_pool2d_indices,
@@ -51,13 +56,14 @@ PRIMITIVES: tuple[Callable[..., None], ...] = (
     softmax.softmax_backward,
     loss.cross_entropy,
     loss.cross_entropy_backward,
+    loss.cross_entropy_with_gradient,
     norm.batch_norm_statistics,
     norm.batch_norm,
     norm.batch_norm_backward,
-    norm.batch_norm_update,
     dropout.dropout,
     optimize.sgd_update,
     optimize.adam_update,
+    augment.prepare_images,
 )
 
 
@@ -84,6 +90,10 @@ class GpuBackend:
         """A copy of a host array on this device, its memory order kept where it is dense."""
         return self.runtime.from_host(array)
 
+    def write(self, array: Array, values: npt.NDArray[Any]) -> None:
+        """Copy host values of the same shape and dtype into a dense array."""
+        self.runtime.write(array, values)
+
     def to_host(self, array: Array) -> npt.NDArray[Any]:
         """A NumPy copy; waits until the array is computed."""
         if not is_dense(array.shape, array.strides, array.itemsize):
@@ -91,6 +101,14 @@ class GpuBackend:
             elementwise.copy(self.runtime, array, dense)
             array = dense
         return self.runtime.to_host(array)
+
+    def address(self, array: Array) -> int:
+        """Where the first element of the array lies."""
+        return self.runtime.address(array)
+
+    def capture(self, run: Callable[[], None]) -> Graph:
+        """Run a fixed sequence of primitives once, and keep its launches as a graph."""
+        return self.runtime.capture(run)
 
     def adopt(self, value: Any) -> Array:
         """The array over the memory of a `__cuda_array_interface__` or DLPack object."""

@@ -10,7 +10,7 @@ import ctypes
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpucnn.backends.gpu import cuda_graph
 from gpucnn.backends.gpu.kernel import Kernel, Module
 from gpucnn.backends.gpu.layout import axis_order, is_dense
 from gpucnn.backends.gpu.runtime import (
@@ -104,6 +105,14 @@ def _version(number: int) -> str:
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
+def compile_ahead(index: int, source: str) -> None:
+    """Compile a module for device `index` into CuPy's cache on disk, where `CudaRuntime` looks."""
+    import cupy
+
+    with cupy.cuda.Device(index):
+        cupy.RawModule(code=source, options=OPTIONS).compile()
+
+
 class CudaRuntime:
     """Device `index` through CuPy (see `runtime.Runtime` for the methods).
 
@@ -132,6 +141,7 @@ class CudaRuntime:
         self._functions: dict[Kernel, Any] = {}
         self._shared: dict[Kernel, int] = {}
         self._properties: DeviceProperties | None = None
+        self._launches = 0
 
     def _device(self) -> AbstractContextManager[Any]:
         context: AbstractContextManager[Any] = self._cupy.cuda.Device(self.index)
@@ -165,6 +175,11 @@ class CudaRuntime:
         with self._device():
             result.transpose(order).set(np.ascontiguousarray(array.transpose(order)))
         return result
+
+    def write(self, array: Array, values: npt.NDArray[Any]) -> None:
+        order = axis_order(array.shape, array.strides)
+        with self._device():
+            array.transpose(order).set(np.ascontiguousarray(values.transpose(order)))
 
     def to_host(self, array: Array) -> npt.NDArray[Any]:
         # A copy of anything else would run an elementwise kernel of CuPy.
@@ -214,11 +229,23 @@ class CudaRuntime:
             try:
                 function = self._function(kernel, shared)
                 function(*shape, bound, shared_mem=shared)
+                self._launches += 1
                 if self.synchronous:
                     self._cupy.cuda.get_current_stream().synchronize()
             except self._errors as error:
                 where = f"{kernel.entry} ({kernel.module}), grid {shape[0]}, block {shape[1]}"
                 raise self._failure(where, error) from error
+
+    def capture(self, run: Callable[[], None]) -> cuda_graph.CudaGraph | cuda_graph.PlainReplay:
+        if self.synchronous:
+            before = self._launches
+            run()
+            return cuda_graph.PlainReplay(run, self._launches - before)
+        with self._device():
+            try:
+                return cuda_graph.capture(self._cupy, run, lambda: self._launches)
+            except self._errors as error:
+                raise self._failure("capture", error) from error
 
     def _function(self, kernel: Kernel, shared: int) -> Any:
         """The compiled kernel, allowed `shared` bytes of dynamic shared memory."""
@@ -273,6 +300,11 @@ class CudaRuntime:
             free, total = self._cupy.cuda.runtime.memGetInfo()
             pool = self._cupy.get_default_memory_pool()
             return MemoryInfo(pool.used_bytes(), free + pool.free_bytes(), total)
+
+    def give_memory_back(self) -> None:
+        """Release the memory that CuPy keeps without using it, for other libraries on the GPU."""
+        with self._device():
+            self._cupy.get_default_memory_pool().free_all_blocks()
 
     def record_event(self) -> object:
         with self._device():

@@ -30,7 +30,7 @@ _TO_BOOL = frozenset(
     + ("logical_and", "logical_or", "logical_not")
 )
 _TILE = 32
-_LEAST_TRANSPOSED = 16
+_FEW = 16  # rows or columns from which tiles are square, of kernels/move.cu
 
 
 def unary(runtime: Runtime, x: Array, y: Array, *, op: str) -> None:
@@ -42,7 +42,7 @@ def unary(runtime: Runtime, x: Array, y: Array, *, op: str) -> None:
     file, define = _module(op, x.dtype)
     axes = join("unary", y.shape, steps_of(y, y.shape), steps_of(x, y.shape))
     arguments = (strided(x), strided(y))
-    walk(runtime, file, f"unary_{op}", axes, arguments, define)
+    walk(runtime, file, f"unary_{op}", axes, arguments, define, packs_of=(y, x))
 
 
 def binary(runtime: Runtime, a: Operand, b: Operand, y: Array, *, op: str) -> None:
@@ -60,14 +60,16 @@ def binary(runtime: Runtime, a: Operand, b: Operand, y: Array, *, op: str) -> No
         if b == 0.5:
             return unary(runtime, a, y, op="sqrt")
     file, define = _module(op, dtype)
-    steps = [steps_of(y, y.shape)]
+    steps, arrays = [steps_of(y, y.shape)], [y]
     arguments: list[Any] = []
     for value in (a, b):
         step, pair = _operand(runtime, value, y, dtype)
         steps.append(step)
         arguments += pair
+        arrays.append(None if pair[0] is None else value)
     axes = join("binary", y.shape, *steps)
-    walk(runtime, file, f"binary_{op}", axes, (*arguments, strided(y)), define)
+    arguments.append(strided(y))
+    walk(runtime, file, f"binary_{op}", axes, arguments, define, packs_of=arrays)
 
 
 def where(runtime: Runtime, condition: Array, a: Operand, b: Operand, y: Array) -> None:
@@ -75,14 +77,17 @@ def where(runtime: Runtime, condition: Array, a: Operand, b: Operand, y: Array) 
     name, word = word_of(y.dtype)
     steps = [steps_of(y, y.shape), steps_of(condition, y.shape)]
     arguments: list[Any] = [strided(condition)]
+    arrays = [y, condition]
     for value in (a, b):
         step, (array, number) = _operand(runtime, value, y, y.dtype)
         steps.append(step)
         if array is not None:
             array = strided(array.array.view(word))
         arguments += (array, number.view(word))
+        arrays.append(None if array is None else value)
     axes = join("where", y.shape, *steps)
-    walk(runtime, "move.cu", "select", axes, (*arguments, strided(y.view(word))), {"word": name})
+    arguments.append(strided(y.view(word)))
+    walk(runtime, "move.cu", "select", axes, arguments, {"word": name}, packs_of=arrays)
 
 
 def copy(runtime: Runtime, x: Array, y: Array) -> None:
@@ -90,12 +95,13 @@ def copy(runtime: Runtime, x: Array, y: Array) -> None:
     axes = join("copy", y.shape, steps_of(y, y.shape), steps_of(x, y.shape))
     if x.dtype != y.dtype:
         types = {"source": C_TYPES[x.dtype], "target": C_TYPES[y.dtype]}
-        walk(runtime, "cast.cu", "cast", axes, (strided(x), strided(y)), types)
+        walk(runtime, "cast.cu", "cast", axes, (strided(x), strided(y)), types, packs_of=(y, x))
         return
     name, word = word_of(y.dtype)
     x, y = x.view(word), y.view(word)
     if not _transpose(runtime, x, y, axes, name):
-        walk(runtime, "move.cu", "copy", axes, (strided(x), strided(y)), {"word": name})
+        arguments = (strided(x), strided(y))
+        walk(runtime, "move.cu", "copy", axes, arguments, {"word": name}, packs_of=(y, x))
 
 
 def full(runtime: Runtime, y: Array, *, value: int | float | bool) -> None:
@@ -103,7 +109,8 @@ def full(runtime: Runtime, y: Array, *, value: int | float | bool) -> None:
     name, word = word_of(y.dtype)
     number = scalar_of(value, y.dtype).view(word)
     axes = join("full", y.shape, steps_of(y, y.shape))
-    walk(runtime, "move.cu", "fill", axes, (strided(y.view(word)), number), {"word": name})
+    arguments = (strided(y.view(word)), number)
+    walk(runtime, "move.cu", "fill", axes, arguments, {"word": name}, packs_of=(y,))
 
 
 def _module(op: str, dtype: np.dtype[Any]) -> tuple[str, dict[str, str]]:
@@ -136,15 +143,30 @@ def _transpose(runtime: Runtime, x: Array, y: Array, axes: Axes, word: str) -> b
     batch, rows, columns = (1, *axes.sizes)[-3:]
     y_batch, y_row, y_column = (0, *axes.steps[0])[-3:]
     x_batch, x_row, x_column = (0, *axes.steps[1])[-3:]
-    fits = batch <= 65535 and -(-rows // _TILE) <= 65535
-    if not fits or y_column != 1 or x_row != 1 or min(rows, columns) < _LEAST_TRANSPOSED:
+    if batch > 65535 or y_column != 1 or x_row != 1:
         return False
     index = index_type(axes.extent)
+    if min(rows, columns) >= _FEW and -(-rows // _TILE) <= 65535:
+        runtime.launch(
+            get("move.cu", "transpose", index_t=index, word=word),
+            (-(-columns // _TILE), -(-rows // _TILE), batch),
+            (_TILE, THREADS // _TILE),
+            *(strided(x), strided(y), rows, columns),
+            *(x_batch, x_row, x_column, y_batch, y_row),
+        )
+        return True
+    # Channels behind the pixels in y, or in x; they and the pixels must follow each other.
+    interleave = columns < rows
+    channels, pixels = (columns, rows) if interleave else (rows, columns)
+    inner, channel_step = (y_row, x_column) if interleave else (x_column, y_row)
+    if not 1 < channels < _FEW or inner != channels or pixels < _TILE:
+        return False
+    pitch = THREADS + (pow(channels, -1, 32) if channels % 2 else 32 // channels)
     runtime.launch(
-        get("move.cu", "transpose", index_t=index, word=word),
-        (-(-columns // _TILE), -(-rows // _TILE), batch),
-        (_TILE, THREADS // _TILE),
-        *(strided(x), strided(y), rows, columns),
-        *(x_batch, x_row, x_column, y_batch, y_row),
+        get("move.cu", "transpose_few", index_t=index, word=word),
+        (-(-pixels // THREADS), batch),
+        (THREADS,),
+        *(strided(x), strided(y), pixels, channels, x_batch, y_batch, channel_step, pitch),
+        interleave,
     )
     return True

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -113,6 +113,14 @@ class EmulatedRuntime(HostRuntime):
         shared: int = 0,
     ) -> None:
         """Raises LaunchError with every finding of the checks, and what `Kernel.bind` raises."""
+        if self._captured is not None and 0 not in grid:
+            captured, self._captured = self._captured, None
+            try:
+                self.launch(kernel, grid, block, *arguments, shared=shared)
+            finally:
+                self._captured = captured
+            captured.append(partial(self.launch, kernel, grid, block, *arguments, shared=shared))
+            return
         report = self.report(kernel, grid, block, *arguments, shared=shared)
         if report is not None and report.findings:
             found = _by_line(report.findings)

@@ -6,13 +6,14 @@ machine code. An estimate is never a measurement, and says so wherever it is pri
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from gpucnn import emulator
 from gpucnn.backends.gpu.kernel import Kernel, Module
 from gpucnn.backends.gpu.nvrtc import Compiled, compilers
 from gpucnn.backends.gpu.occupancy import LIMITS, blocks_per_multiprocessor
+from gpucnn.backends.gpu.runtime import DeviceProperties
 from gpucnn.emulator import gpus
 
 
@@ -61,6 +62,48 @@ def architecture(gpu: gpus.Gpu) -> int:
     """Such as 80 for sm_80."""
     major, minor = gpu.compute_capability
     return 10 * major + minor
+
+
+# Of the data sheets: memory in GB, L2 cache in MB. A block may have all shared memory of a
+# multiprocessor but 1 KB (none is kept back before sm_80).
+_MEMORY = {
+    "T4": (16, 4),
+    "RTX 3090": (24, 6),
+    "RTX 4090": (24, 72),
+    "A100": (40, 40),
+    "H100": (80, 50),
+    "B200": (180, 126),
+}
+
+
+def properties(gpu: gpus.Gpu) -> DeviceProperties:
+    """What such a GPU would tell the planners."""
+    memory, cache = _MEMORY[gpu.name]
+    kept_back = 1024 if gpu.compute_capability >= (8, 0) else 0
+    return DeviceProperties(
+        gpu.name,
+        gpu.compute_capability,
+        gpu.multiprocessors,
+        memory * 2**30,
+        gpu.shared_per_multiprocessor - kept_back,
+        gpu.threads_per_multiprocessor,
+        cache * 2**20,
+    )
+
+
+_EXAMPLES = {75: "T4", 80: "A100", 86: "RTX 3090", 89: "RTX 4090", 90: "H100", 100: "B200"}
+
+
+def planned_for(arch: int) -> DeviceProperties:
+    """A device of an architecture, for tools that compile without one.
+
+    Of consumer Blackwell (sm_120) there are no figures here: it is planned for as for its
+    predecessor. Raises ValueError for an architecture of which occupancy is not known.
+    """
+    if arch not in LIMITS:
+        raise ValueError(f"sm_{arch} is not one of {', '.join(f'sm_{a}' for a in LIMITS)}")
+    found = properties(find(_EXAMPLES.get(arch, "RTX 4090")))
+    return replace(found, compute_capability=(arch // 10, arch % 10))
 
 
 def estimate(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from gpucnn.backends.gpu import kernel, layout, split_k
-from gpucnn.backends.gpu.kernel import strided
+import numpy as np
+
+from gpucnn.backends.gpu import kernel, layout
+from gpucnn.backends.gpu.gemm_tiles import MULTIPROCESSORS, choose
+from gpucnn.backends.gpu.kernel import Kernel, strided
 from gpucnn.backends.gpu.operands import (
     aligned,
     boolean,
@@ -19,35 +22,77 @@ from gpucnn.backends.gpu.operands import (
     written_in,
 )
 from gpucnn.backends.gpu.runtime import Array, Runtime
+from gpucnn.backends.gpu.weight_shares import written_in_shares
 
-TILE, DEPTH, THREADS = 64, 16, 256  # of kernels/gemm_tile.cuh
 
+def matmul(
+    runtime: Runtime,
+    a: Array,
+    b: Array,
+    bias: Array | None,
+    mask: Array | None,
+    y: Array,
+    *,
+    relu: bool,
+    precision: str,
+) -> None:
+    """y (..., M, N) = [relu](a (..., M, K) @ b (..., K, N) + bias (N,)), 0 where mask <= 0.
 
-def matmul(runtime: Runtime, a: Array, b: Array, bias: Array | None, y: Array) -> None:
-    """y (..., M, N) = a (..., M, K) @ b (..., K, N) + bias (N,); leading axes broadcast.
-
-    a and b are read as they lie, whatever their strides.
+    Leading axes of a and b broadcast; they are read as they lie, whatever their strides.
     """
     if y.size == 0:
         return
-    bias = dense_or_none(runtime, bias)
+    bias, mask = dense_or_none(runtime, bias), dense_or_none(runtime, mask)
     with written_in(runtime, y) as result:
-        _matmul(runtime, a, b, bias, result)
+        _matmul(runtime, a, b, bias, mask, result, relu)
 
 
-def _matmul(runtime: Runtime, a: Array, b: Array, bias: Array | None, y: Array) -> None:
+def linear_backward_weight(
+    runtime: Runtime, x: Array, dy: Array, dw: Array, db: Array | None = None, *, precision: str
+) -> None:
+    """dw (O, I) = dy^T x of dy (M, O) and x (M, I), and db (O,) = the sum of dy's rows."""
+    with written_in(runtime, dw) as result:
+        product = _Product(runtime, dy.swapaxes(0, 1), x, result.shape, (), (), ())
+        with written_in_shares(runtime, result, db, product.splits) as (target, sums, share):
+            product.launch(runtime, None, None, target, sums, share, relu=False)
+
+
+def _matmul(
+    runtime: Runtime,
+    a: Array,
+    b: Array,
+    bias: Array | None,
+    mask: Array | None,
+    y: Array,
+    relu: bool,
+) -> None:
     batch = y.shape[:-2]
     sizes, (a_steps, b_steps) = layout.collapse(
         batch, _batch_steps(a, batch), _batch_steps(b, batch)
     )
-    if len(sizes) <= 2:
-        _launch(runtime, a, b, bias, y, sizes, a_steps, b_steps)
+    if len(sizes) > 2:
+        # The kernel follows two batch axes. More that cannot be joined come of broadcasts such as
+        # (2, 1, 5) against (1, 3, 5): one launch for each index of the first.
+        for i in range(y.shape[0]):
+            a_i, b_i = (m if m.ndim < y.ndim else m[i if m.shape[0] > 1 else 0] for m in (a, b))
+            _matmul(runtime, a_i, b_i, bias, None if mask is None else mask[i], y[i], relu)
         return
-    # The kernel follows two batch axes. More that cannot be joined come of broadcasts such as
-    # (2, 1, 5) against (1, 3, 5): one launch for each index of the first.
-    for i in range(y.shape[0]):
-        a_i, b_i = (m if m.ndim < y.ndim else m[i if m.shape[0] > 1 else 0] for m in (a, b))
-        _matmul(runtime, a_i, b_i, bias, y[i])
+    product = _Product(runtime, a, b, y.shape, sizes, a_steps, b_steps)
+    if product.splits == 1:
+        product.launch(runtime, bias, mask, y, None, 0, relu=relu)
+        return
+    shares = runtime.empty((product.splits, *y.shape), y.dtype)
+    product.launch(runtime, None, None, shares, None, y.size, relu=False)
+    rows, columns = y.size // y.shape[-1], y.shape[-1]
+    arrays = [array for array in (shares, mask, y) if array is not None]
+    quads = rows * ceil_div(columns, 4)
+    runtime.launch(
+        kernel.get("gemm_finish.cu", "gemm_finish", real=real(y)),
+        (min(ceil_div(quads, 256), 16 * MULTIPROCESSORS),),
+        (256,),
+        shares, bias, mask, y, rows, columns, product.splits, relu,
+        columns % 4 == 0 and aligned(runtime, *arrays),
+    )  # fmt: skip
 
 
 def _batch_steps(matrices: Array, batch: tuple[int, ...]) -> tuple[int, ...]:
@@ -87,43 +132,94 @@ class _Operand(NamedTuple):
         return cls(row, depth, outer, inner, along_depth, vector and aligned(runtime, array))
 
 
-def _launch(
-    runtime: Runtime,
-    a: Array,
-    b: Array,
-    bias: Array | None,
-    y: Array,
-    sizes: tuple[int, ...],
-    a_steps: tuple[int, ...],
-    b_steps: tuple[int, ...],
-) -> None:
-    (m, k), n = a.shape[-2:], b.shape[-1]
-    for name, size in (("M", m), ("N", n), ("K", k)):
-        check_limit("matmul", name, size)
-    batch, inner = math.prod(sizes), sizes[-1] if sizes else 1
-    left = _Operand.of(runtime, a, -2, a_steps)
-    right = _Operand.of(runtime, b, -1, b_steps)
-    tiles = ceil_div(m, TILE) * ceil_div(n, TILE) * batch
-    splits, each = split_k.split(k, tiles, 16 * DEPTH, DEPTH, y.size * y.itemsize)
-    target = y if splits == 1 else runtime.empty((splits, *y.shape), y.dtype)
-    function = kernel.get(
-        "gemm.cu",
-        "gemm_tiled",
-        real=real(y),
-        A_ALONG_DEPTH=boolean(left.along_depth),
-        B_ALONG_DEPTH=boolean(right.along_depth),
-        VECTOR=boolean(left.vector and right.vector),
-    )
-    problem = struct(
-        function, "Gemm", None,
-        batch=batch, m=m, n=n, k=k, k_per_split=each, inner_batch=inner,
-        vector_store=n % 4 == 0 and aligned(runtime, target),
-        a_m=left.row, a_k=left.depth, a_outer=left.outer, a_inner=left.inner,
-        b_n=right.row, b_k=right.depth, b_outer=right.outer, b_inner=right.inner,
-    )  # fmt: skip
-    runtime.launch(
-        function, (tiles, splits), (THREADS,),
-        strided(a), strided(b), bias if splits == 1 else None, target, problem,
-    )  # fmt: skip
-    if splits > 1:
-        split_k.sum_shares(runtime, target, bias, y)
+class _Product:
+    """A product y (batch, M, N) and the kernel that makes it.
+
+    Attributes:
+        splits: into how many shares the depth is cut.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        a: Array,
+        b: Array,
+        shape: tuple[int, ...],
+        sizes: tuple[int, ...],
+        a_steps: tuple[int, ...],
+        b_steps: tuple[int, ...],
+    ) -> None:
+        self.arrays = a, b
+        (self.m, self.k), self.n = a.shape[-2:], b.shape[-1]
+        for name, size in (("M", self.m), ("N", self.n), ("K", self.k)):
+            check_limit("matmul", name, size)
+        self.batch, self.inner_batch = math.prod(sizes), sizes[-1] if sizes else 1
+        self.a = _Operand.of(runtime, a, -2, a_steps)
+        self.b = _Operand.of(runtime, b, -1, b_steps)
+        self.tile, self.splits = choose(
+            self.m, self.n, self.k, self.batch, math.prod(shape) * a.itemsize, self._in_quads()
+        )
+        self.each = ceil_div(ceil_div(max(self.k, 1), self.splits), self.tile.step) * self.tile.step
+
+    def _in_quads(self) -> bool:
+        """Whether gemm_simt.cu can read the operands: floats, in aligned quads."""
+        operands = (self.a, self.b)
+        lines = (side.row if side.along_depth else side.depth for side in operands)
+        return (
+            self.arrays[0].dtype == np.float32
+            and self.n % 4 == 0
+            and all(side.vector for side in operands)
+            and all(abs(line) * 4 * 128 < 2**31 for line in lines)
+        )
+
+    def launch(
+        self,
+        runtime: Runtime,
+        bias: Array | None,
+        mask: Array | None,
+        y: Array,
+        row_sums: Array | None,
+        share: int,
+        *,
+        relu: bool,
+    ) -> None:
+        """Write y, or its shares `share` elements apart and without bias, mask and ReLU.
+
+        row_sums (splits, M), likewise apart: the sums of a's rows, of products without batch.
+        """
+        function = self._kernel(y, with_sums=row_sums is not None)
+        arrays = [array for array in (y, mask) if array is not None]
+        fields: dict[str, Any] = {"relu": relu, "share": share, "k_per_split": self.each}
+        if self.tile.is_simt:
+            for name, side in (("a", self.a), ("b", self.b)):
+                line = side.row if side.along_depth else side.depth
+                fields |= {
+                    f"{name}_line": line, f"{name}_outer": side.outer, f"{name}_inner": side.inner
+                }  # fmt: skip
+        else:
+            quads = self.n % 4 == 0 and (self.splits == 1 or share % 4 == 0)
+            fields["vector_store"] = quads and aligned(runtime, *arrays)
+            for name, side in (("a", self.a), ("b", self.b)):
+                fields[name] = struct(function, "Matrix", side)
+        tiles = self.tile.count(self.m, self.n) * self.batch
+        runtime.launch(
+            function, (tiles, self.splits), (self._threads(),),
+            strided(self.arrays[0]), strided(self.arrays[1]), bias, mask, y, row_sums,
+            struct(function, "Gemm", self, **fields),
+        )  # fmt: skip
+
+    def _threads(self) -> int:
+        """Of a block: a sliced product of double has half the warps, for its shared memory."""
+        return self.tile.threads // (2 if self.arrays[0].itemsize == 8 else 1)
+
+    def _kernel(self, y: Array, with_sums: bool) -> Kernel:
+        tile = self.tile
+        if not tile.is_simt:
+            return kernel.get(
+                tile.file, tile.entry, real=real(y), TILE=tile.n, WARPS=self._threads() // 32
+            )
+        return kernel.get(
+            tile.file, tile.entry, TILE_M=tile.m, TILE_N=tile.n, TILE_K=tile.step,
+            BLOCKS=tile.blocks, A_ALONG=boolean(self.a.along_depth),
+            B_ALONG=boolean(self.b.along_depth), ROW_SUMS=boolean(with_sums),
+        )  # fmt: skip

@@ -6,7 +6,7 @@ tells which kernels a computation needs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -24,11 +24,24 @@ ALIGNMENT = 256
 A100 = DeviceProperties("A100", (8, 0), 108, 40 * 2**30, 166912, 2048, 40 * 2**20)
 
 
+class HostGraph:
+    """Launches kept on the host: each again, with the same arguments."""
+
+    def __init__(self, launches: Sequence[Callable[[], object]]) -> None:
+        self._launches = launches
+        self.launches = len(launches)
+
+    def __call__(self) -> None:
+        for launch in self._launches:
+            launch()
+
+
 class HostRuntime:
     """What runtimes over host memory share (see `runtime.Runtime` for the methods)."""
 
     name = "emulated"
     synchronous = False
+    _captured: list[Callable[[], object]] | None = None
 
     def empty(
         self, shape: Sequence[int], dtype: npt.DTypeLike, order: Sequence[int] | None = None
@@ -54,6 +67,9 @@ class HostRuntime:
         result[...] = array
         return result
 
+    def write(self, array: Array, values: npt.NDArray[Any]) -> None:
+        array[...] = values
+
     def to_host(self, array: Array) -> npt.NDArray[Any]:
         return np.array(array, copy=True, order="K")
 
@@ -68,6 +84,15 @@ class HostRuntime:
 
     def owns(self, array: object) -> bool:
         return isinstance(array, np.ndarray)
+
+    def capture(self, run: Callable[[], None]) -> HostGraph:
+        captured: list[Callable[[], object]] = []
+        self._captured = captured
+        try:
+            run()
+        finally:
+            self._captured = None
+        return HostGraph(captured)
 
     def synchronize(self) -> None:
         return None
@@ -96,10 +121,24 @@ class Launch(NamedTuple):
 
 
 class RecordingRuntime(HostRuntime):
-    """Keeps launches in `launches` and runs none; the values of its arrays mean nothing."""
+    """Keeps launches in `launches` and runs none; the values of its arrays mean nothing.
 
-    def __init__(self) -> None:
+    Args:
+        properties: of the device that is planned for.
+    """
+
+    def __init__(self, properties: DeviceProperties = A100) -> None:
         self.launches: list[Launch] = []
+        self._properties = properties
+
+    def properties(self) -> DeviceProperties:
+        return self._properties
+
+    def _allocate(self, size: int) -> npt.NDArray[np.uint8]:
+        # Nothing is written: pages that nobody touches cost nothing, however large the net.
+        raw = np.empty(size + ALIGNMENT, np.uint8)
+        start = -raw.ctypes.data % ALIGNMENT
+        return raw[start : start + size]
 
     def launch(
         self,
@@ -112,15 +151,18 @@ class RecordingRuntime(HostRuntime):
         bound = kernel.bind(arguments, self.owns)
         shape = launch_shape(kernel, grid, block)
         if shape is not None:
-            self.launches.append(Launch(kernel, *shape, bound, shared))
+            launch = Launch(kernel, *shape, bound, shared)
+            self.launches.append(launch)
+            if self._captured is not None:
+                self._captured.append(lambda: self.launches.append(launch))
 
 
 @contextmanager
-def recording() -> Iterator[RecordingRuntime]:
-    """Within it the device `emulated` records what it would launch."""
+def recording(properties: DeviceProperties = A100) -> Iterator[RecordingRuntime]:
+    """Within it the device `emulated` records what a device of these properties would launch."""
     from gpucnn.backends.gpu import GpuBackend
     from gpucnn.core.device import Device
 
-    runtime = RecordingRuntime()
+    runtime = RecordingRuntime(properties)
     with backends.serving(Device("emulated"), GpuBackend(runtime)):
         yield runtime

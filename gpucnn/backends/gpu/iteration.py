@@ -41,14 +41,22 @@ _WORDS: dict[int, tuple[str, np.dtype[Any]]] = {
 
 @dataclass(frozen=True)
 class Axes:
-    """Sizes of the joined axes (slowest first) and each operand's steps along them, in elements."""
+    """Sizes of the joined axes (slowest first) and each operand's steps along them, in elements.
+
+    With a `width` above 1 the last axis counts packs of that many neighbours: `packed` has bit k
+    where operand k has them, else its element repeats; `tail` elements are behind the packs of a
+    single axis.
+    """
 
     sizes: tuple[int, ...]
     steps: tuple[tuple[int, ...], ...]
+    width: int = 1
+    packed: int = 0
+    tail: int = 0
 
     @cached_property
     def total(self) -> int:
-        """Number of elements."""
+        """Number of elements, or of packs."""
         return math.prod(self.sizes)
 
     @cached_property
@@ -58,7 +66,7 @@ class Axes:
             sum((size - 1) * abs(step) for size, step in zip(self.sizes, steps, strict=True))
             for steps in self.steps
         ]
-        return max(self.total, *reach)
+        return max(self.total, *reach) + self.width + self.tail
 
     def layout(self, index: str) -> npt.NDArray[Any]:
         """The struct Layout of `kernels/layout.cuh`, made once."""
@@ -66,6 +74,8 @@ class Axes:
         if value is None:
             value = self._layouts[index] = np.zeros((), _layout_dtype(index))
             value["count"] = self.total
+            value["packed"], value["tail"] = self.packed, self.tail
+            value["packed"], value["tail"] = self.packed, self.tail
             rank = value["rank"] = len(self.sizes)
             value["size"][:rank] = self.sizes
             for operand, steps in enumerate(self.steps):
@@ -116,6 +126,39 @@ def _layout_dtype(index: str) -> np.dtype[Any]:
     return get("move.cu", "copy", index_t=index, word="unsigned int").struct("Layout")
 
 
+def in_packs(runtime: Runtime, axes: Axes, arrays: Sequence[Array | None]) -> Axes:
+    """The axes in packs of 128 bits of the widest operand, where all that lie dense allow it.
+
+    `arrays` are the operands, None for a number.
+    """
+    width = 16 // max(array.itemsize for array in arrays if array is not None)
+    aligned = tuple(
+        array is not None and runtime.address(array) % (width * array.itemsize) == 0
+        for array in arrays
+    )
+    return _in_packs(axes, width, aligned)
+
+
+@lru_cache(maxsize=8192)
+def _in_packs(axes: Axes, width: int, aligned: tuple[bool, ...]) -> Axes:
+    if not axes.sizes or axes.sizes[-1] < width:
+        return axes
+    last = axes.sizes[-1]
+    if last % width and len(axes.sizes) > 1:
+        return axes
+    packed = 0
+    for operand, steps in enumerate(axes.steps):
+        if steps[-1] == 1:
+            if not aligned[operand] or any(step % width for step in steps[:-1]):
+                return axes
+            packed |= 1 << operand
+        elif steps[-1] != 0 or operand == 0:  # the first operand is the one that is written
+            return axes
+    sizes = (*axes.sizes[:-1], last // width)
+    packs = tuple((*steps[:-1], steps[-1] * width) for steps in axes.steps)
+    return Axes(sizes, packs, width, packed, last % width)
+
+
 def walk(
     runtime: Runtime,
     file: str,
@@ -124,13 +167,19 @@ def walk(
     arguments: Sequence[Any],
     defines: Mapping[str, str],
     reach: int = 0,
+    packs_of: Sequence[Array | None] = (),
 ) -> None:
     """Launch an entry that takes `arguments` and the Layout, one thread an element at a time.
 
-    `reach`: the largest offset the kernel forms besides those of the axes.
+    Args:
+        reach: the largest offset the kernel forms besides those of the axes.
+        packs_of: the operands of an entry that takes packs of elements, None for numbers.
     """
+    if packs_of:
+        axes = in_packs(runtime, axes, packs_of)
     index = index_type(axes.extent, reach)
-    kernel = get(file, entry, index_t=index, **defines)
+    packs = {"WIDTH": axes.width} if axes.width > 1 else {}
+    kernel = get(file, entry, index_t=index, **defines, **packs)
     # A few waves of blocks; each thread then steps by the whole grid.
     blocks = min(-(-axes.total // THREADS), 32 * runtime.properties().multiprocessors)
     runtime.launch(kernel, (blocks,), (THREADS,), *arguments, axes.layout(index))

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.backends.gpu.layout import is_dense
-from gpucnn.backends.gpu.signature import Parameter, Source, declare_plainly, parse
+from gpucnn.backends.gpu.signature import Parameter, Source, declare_plainly, names, parse
 
 KERNELS = Path(__file__).resolve().parents[2] / "kernels"
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]+"([^"]+)"[^\n]*$', re.MULTILINE)
@@ -59,7 +59,7 @@ class Module:
     @property
     def entries(self) -> tuple[str, ...]:
         """Names of the kernels, in the order of the file."""
-        return tuple(self.parsed.entries)
+        return names(declare_plainly(self.source) if self.digest else self.source)
 
     def struct(self, name: str) -> np.dtype[Any]:
         """The NumPy dtype of a struct defined in the source: same offsets and size as in CUDA."""

@@ -1,18 +1,23 @@
 """NVRTC, NVIDIA's run-time compiler, from the pip wheels of CUDA 12 and 13: needs no GPU.
 
 The tests and tools compile every module with both, to PTX and to machine code, and read registers
-and spills from the log. (CuPy does its own compiling when kernels run.)
+and spills from the log. What was compiled once is kept in the user's cache folder (see `store`), so
+that an unchanged source costs nothing the next time. (CuPy does its own compiling, and keeps its
+own cache, when kernels run on a GPU.)
 """
 
 from __future__ import annotations
 
 import ctypes
 import importlib.util
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from gpucnn.backends.gpu.store import key, store
 
 # CuPy always appends -ftz=true: with it here, all paths see the same arithmetic.
 OPTIONS = ("-std=c++17", "-ftz=true")
@@ -57,15 +62,24 @@ class Compiled:
 
 
 class Compiler:
-    """One NVRTC library; `version` is (major, minor)."""
+    """One NVRTC library.
+
+    Attributes:
+        version: (major, minor).
+        compilations: how many times this process made it compile; what the cache folder gave is
+            not among them.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.compilations = 0
         self._library = ctypes.CDLL(str(path))
         self._library.nvrtcGetErrorString.restype = ctypes.c_char_p
         major, minor = ctypes.c_int(0), ctypes.c_int(0)
         self._check(self._library.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))
         self.version = (major.value, minor.value)
+        # NVRTC does not tell its build, which its size does.
+        self._identity = f"{self!r} {path.name} {path.stat().st_size}"
 
     def __repr__(self) -> str:
         return f"NVRTC {self.version[0]}.{self.version[1]}"
@@ -80,10 +94,24 @@ class Compiler:
 
     def compile(self, source: str, name: str, arch: str, options: Sequence[str] = ()) -> Compiled:
         """Compile for `arch`: "compute_80" gives PTX, "sm_80" a cubin. Raises CompileError."""
-        binary = arch.startswith("sm_")
-        flags = [f"--gpu-architecture={arch}", *OPTIONS, *options]
-        if binary:
-            flags.append("--ptxas-options=-v")
+        found = self.kept(source, name, arch, options)
+        if found is None:
+            flags = _flags(arch, options)
+            found = self._compile(source, name, arch, flags)
+            store().put(self._title(source, name, flags), _pack(found))
+        return found
+
+    def kept(
+        self, source: str, name: str, arch: str, options: Sequence[str] = ()
+    ) -> Compiled | None:
+        """What `compile` would give, if the cache folder has it."""
+        return _unpack(store().get(self._title(source, name, _flags(arch, options))))
+
+    def _title(self, source: str, name: str, flags: Sequence[str]) -> str:
+        return key("nvrtc 1", self._identity, *flags, "", name, source)
+
+    def _compile(self, source: str, name: str, arch: str, flags: Sequence[str]) -> Compiled:
+        self.compilations += 1
         encoded = [flag.encode() for flag in flags]
         program = ctypes.c_void_p()
         self._check(
@@ -98,7 +126,7 @@ class Compiler:
             log = self._read(program, "ProgramLog").rstrip(b"\0").decode("utf-8", "replace")
             if status != 0:
                 raise CompileError(f"{name} for {arch} with {self!r}:\n{log.strip()}")
-            code = self._read(program, "CUBIN" if binary else "PTX")
+            code = self._read(program, "CUBIN" if arch.startswith("sm_") else "PTX")
         finally:
             self._library.nvrtcDestroyProgram(ctypes.byref(program))
         return Compiled(code, log, _resources(log))
@@ -132,6 +160,24 @@ def compilers() -> dict[int, Compiler]:
         if ".alt." not in path.name
     ]
     return {compiler.version[0]: compiler for compiler in sorted(found, key=lambda c: c.version)}
+
+
+def _flags(arch: str, options: Sequence[str]) -> list[str]:
+    report = ["--ptxas-options=-v"] if arch.startswith("sm_") else []
+    return [f"--gpu-architecture={arch}", *OPTIONS, *options, *report]
+
+
+def _pack(compiled: Compiled) -> bytes:
+    """One line of JSON, then the code."""
+    return json.dumps({"log": compiled.log}).encode() + b"\n" + compiled.code
+
+
+def _unpack(data: bytes | None) -> Compiled | None:
+    if data is None:
+        return None
+    head, _, code = data.partition(b"\n")
+    log = json.loads(head)["log"]
+    return Compiled(code, log, _resources(log))
 
 
 def _resources(log: str) -> dict[str, Resources]:

@@ -52,9 +52,11 @@ def dense(runtime: Runtime, array: Array, order: Sequence[int] | None = None) ->
     return result
 
 
-def dense_or_none(runtime: Runtime, array: Array | None) -> Array | None:
-    """`dense` in C order for an optional operand."""
-    return None if array is None else dense(runtime, array)
+def dense_or_none(
+    runtime: Runtime, array: Array | None, order: Sequence[int] | None = None
+) -> Array | None:
+    """`dense` for an optional operand."""
+    return None if array is None else dense(runtime, array, order)
 
 
 @contextmanager

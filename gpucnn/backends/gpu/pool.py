@@ -1,4 +1,7 @@
-"""2-D pooling. All operands may have any strides: nothing is copied."""
+"""2-D pooling. All operands may have any strides: nothing is copied.
+
+Channels-last images with the usual windows are pooled by quads of channels (`pool_quads`).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from gpucnn.backends.gpu import kernel
+from gpucnn.backends.gpu import kernel, pool_quads
 from gpucnn.backends.gpu.kernel import Kernel, strided
 from gpucnn.backends.gpu.operands import ceil_div, check_limit, real, steps, struct
 from gpucnn.backends.gpu.runtime import Array, Runtime
@@ -44,6 +47,8 @@ def max_pool2d(
     runtime: Runtime, x: Array, y: Array, argmax: Array, *, geometry: Pool2dGeometry
 ) -> None:
     """y (N, C, P, Q) = maxima of the windows of x (N, C, H, W), argmax their window positions."""
+    if pool_quads.max_pool2d(runtime, x, y, argmax, geometry):
+        return
     function = kernel.get(
         "max_pool2d.cu", "max_pool2d_forward", real=real(x), window_index=_index_type(argmax)
     )
@@ -51,13 +56,24 @@ def max_pool2d(
 
 
 def max_pool2d_backward(
-    runtime: Runtime, dy: Array, argmax: Array, dx: Array, *, geometry: Pool2dGeometry
+    runtime: Runtime,
+    dy: Array,
+    argmax: Array,
+    y: Array | None,
+    dx: Array,
+    *,
+    geometry: Pool2dGeometry,
 ) -> None:
-    """dx (N, C, H, W) = dy (N, C, P, Q) brought to the maxima."""
+    """dx (N, C, H, W) = dy (N, C, P, Q) brought to the maxima.
+
+    With y (N, C, P, Q), the pool's output behind a ReLU, dy counts only where y > 0.
+    """
+    if pool_quads.max_pool2d_backward(runtime, dy, argmax, y, dx, geometry):
+        return
     function = kernel.get(
         "max_pool2d.cu", "max_pool2d_backward", real=real(dy), window_index=_index_type(argmax)
     )
-    _launch(runtime, function, geometry, (dy, argmax), (dx,))
+    _launch(runtime, function, geometry, (dy, argmax, y), (dx,))
 
 
 def max_pool2d_indices(
@@ -72,6 +88,8 @@ def max_pool2d_indices(
 
 def avg_pool2d(runtime: Runtime, x: Array, y: Array, *, geometry: Pool2dGeometry) -> None:
     """y (N, C, P, Q) = means of the windows of x (N, C, H, W)."""
+    if _side_by_side(geometry) and pool_quads.avg_pool2d(runtime, x, y, *_window(geometry)):
+        return
     function = kernel.get("avg_pool2d.cu", "avg_pool2d_forward", real=real(x))
     _launch(runtime, function, geometry, (x,), (y,), *_divisor(geometry))
 
@@ -80,20 +98,44 @@ def avg_pool2d_backward(
     runtime: Runtime, dy: Array, dx: Array, *, geometry: Pool2dGeometry
 ) -> None:
     """dx (N, C, H, W) = dy (N, C, P, Q) spread over the windows."""
+    if _side_by_side(geometry) and pool_quads.avg_pool2d_backward(
+        runtime, dy, dx, *_window(geometry)
+    ):
+        return
     function = kernel.get("avg_pool2d.cu", "avg_pool2d_backward", real=real(dy))
     _launch(runtime, function, geometry, (dy,), (dx,), *_divisor(geometry))
 
 
 def adaptive_avg_pool2d(runtime: Runtime, x: Array, y: Array) -> None:
     """y (N, C, P, Q) = means of x (N, C, H, W) over windows that divide it evenly."""
+    if pool_quads.avg_pool2d(runtime, x, y, *_even(x, y)):
+        return
     function = kernel.get("avg_pool2d.cu", "adaptive_avg_pool2d_forward", real=real(x))
     _launch(runtime, function, _adaptive(x, y), (x,), (y,))
 
 
 def adaptive_avg_pool2d_backward(runtime: Runtime, dy: Array, dx: Array) -> None:
     """dx (N, C, H, W) = dy (N, C, P, Q) spread over the windows of `adaptive_avg_pool2d`."""
+    if pool_quads.avg_pool2d_backward(runtime, dy, dx, *_even(dx, dy)):
+        return
     function = kernel.get("avg_pool2d.cu", "adaptive_avg_pool2d_backward", real=real(dy))
     _launch(runtime, function, _adaptive(dx, dy), (dy,), (dx,))
+
+
+def _side_by_side(g: Pool2dGeometry) -> bool:
+    """Whether the windows neither overlap nor leave gaps, and are full."""
+    return (g.stride_h, g.stride_w, g.pad_h, g.pad_w) == (g.r, g.s, 0, 0)
+
+
+def _window(g: Pool2dGeometry) -> tuple[tuple[int, int], int]:
+    return (g.r, g.s), g.divisor_override or g.r * g.s
+
+
+def _even(x: Array, y: Array) -> tuple[tuple[int, int], int]:
+    """The windows of an adaptive pool, where all are of one size; else some that are too large."""
+    (h, w), (p, q) = x.shape[2:], y.shape[2:]
+    window = ceil_div(h, max(p, 1)), ceil_div(w, max(q, 1))
+    return window, window[0] * window[1]
 
 
 def _adaptive(x: Array, y: Array) -> _Sizes:
@@ -115,7 +157,7 @@ def _launch(
     runtime: Runtime,
     function: Kernel,
     geometry: Pool2dGeometry | _Sizes,
-    inputs: tuple[Array, ...],
+    inputs: tuple[Array | None, ...],
     outputs: tuple[Array, ...],
     *more: bool | int,
 ) -> None:
@@ -134,10 +176,11 @@ def _launch(
             function,
             (ceil_div(count, BLOCK),),
             (BLOCK,),
-            *(strided(operand[images]) for operand in operands),
+            *(None if operand is None else strided(operand[images]) for operand in operands),
             struct(function, "Pool2d", geometry), *layouts, channels_last, count, *more,
         )  # fmt: skip
 
 
-def _strides(function: Kernel, array: Array) -> np.ndarray[Any, Any]:
-    return struct(function, "Strides", None, **dict(zip("nchw", steps(array), strict=True)))
+def _strides(function: Kernel, array: Array | None) -> np.ndarray[Any, Any]:
+    sizes = (0, 0, 0, 0) if array is None else steps(array)
+    return struct(function, "Strides", None, **dict(zip("nchw", sizes, strict=True)))

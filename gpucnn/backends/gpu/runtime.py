@@ -6,7 +6,7 @@ runtime never computes: every arithmetic on its arrays is a kernel of `kernels/`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -51,6 +51,20 @@ class LaunchError(RuntimeError):
     """A kernel did not compile, could not be launched, or failed on the device."""
 
 
+class Graph(Protocol):
+    """Launches that can run again, on the same memory.
+
+    Attributes:
+        launches: how many there are.
+    """
+
+    @property
+    def launches(self) -> int: ...
+
+    def __call__(self) -> None:
+        """Run them on the current stream; returns before they have run."""
+
+
 class Runtime(Protocol):
     """A device that holds arrays and launches kernels.
 
@@ -70,6 +84,12 @@ class Runtime(Protocol):
 
     def from_host(self, array: npt.NDArray[Any]) -> Array:
         """A copy of a NumPy array in the same memory order (C order if it is not dense)."""
+        ...
+
+    def write(self, array: Array, values: npt.NDArray[Any]) -> None:
+        """Copy host values of the same shape and dtype into a dense array, behind the launches so
+        far.
+        """
         ...
 
     def to_host(self, array: Array) -> npt.NDArray[Any]:
@@ -107,6 +127,13 @@ class Runtime(Protocol):
 
         Returns before the kernel has run. A grid with a zero launches nothing.
         Raises what `Kernel.bind` and `launch_shape` raise.
+        """
+        ...
+
+    def capture(self, run: Callable[[], None]) -> Graph:
+        """Run `run`, which only launches kernels, and keep its launches with all their arguments.
+
+        Raises LaunchError when the device cannot capture it.
         """
         ...
 

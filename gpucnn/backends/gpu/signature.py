@@ -92,6 +92,12 @@ def parse(source: str) -> Source:
     return Source(entries, types.structs)
 
 
+def names(source: str) -> tuple[str, ...]:
+    """The kernels' names in the order of the text; defines that it leaves open do not matter."""
+    text = _COMMENT.sub(" ", source).replace("\\\n", " ")
+    return tuple(_head(declaration)[1][1] for declaration in _declarations(text))
+
+
 def declare_plainly(source: str) -> str:
     """A user's text in the form that `parse` reads: launch bounds behind `void`, 1024 where there
     are none.
@@ -130,13 +136,19 @@ def _declarations(text: str) -> Iterator[str]:
             yield body[found.end() :]
 
 
-def _entry(declaration: str, types: _Types) -> tuple[str, Entry]:
+def _head(declaration: str) -> tuple[str | None, re.Match[str]]:
+    """What stands in `__launch_bounds__`, if it is there, and the match of the name."""
     bounds = re.match(r"\s*__launch_bounds__\s*(?=\()", declaration)
     start = bounds.end() if bounds else 0
     inside = _parenthesised(declaration, start) if bounds else ""
     name = _NAME_OF_ENTRY.match(declaration, start + len(inside) + 2 if bounds else 0)
     if name is None:
         raise ValueError(f"no kernel name in '{declaration[:60].strip()}'")
+    return inside if bounds else None, name
+
+
+def _entry(declaration: str, types: _Types) -> tuple[str, Entry]:
+    bounds, name = _head(declaration)
     if bounds is None:
         raise ValueError(f"kernel '{name[1]}' has no __launch_bounds__")
     parameters = tuple(
@@ -144,7 +156,7 @@ def _entry(declaration: str, types: _Types) -> tuple[str, Entry]:
         for text in _split(_parenthesised(declaration, name.end()))
         if text
     )
-    return name[1], Entry(parameters, types.integer(_split(inside)[0]))
+    return name[1], Entry(parameters, types.integer(_split(bounds)[0]))
 
 
 class _Types:
@@ -211,7 +223,10 @@ class _Types:
         dtype = self.dtype(match[1].split()) if match else None
         if match is None or dtype is None:
             return None
-        sizes = tuple(self.integer(size) for size in re.findall(r"\[([^\]]+)\]", match[3]))
+        try:
+            sizes = tuple(self.integer(size) for size in re.findall(r"\[([^\]]+)\]", match[3]))
+        except ValueError:
+            return None  # of a template's shared memory, say: no struct that is passed by value
         return (match[2], dtype, sizes) if sizes else (match[2], dtype)
 
 

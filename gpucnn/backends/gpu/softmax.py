@@ -9,7 +9,9 @@ from gpucnn.backends.gpu.layout import axis_order
 from gpucnn.backends.gpu.operands import ceil_div, check_limit, dense, power_of_two, real
 from gpucnn.backends.gpu.runtime import Array, Runtime
 
-THREADS = 256
+THREADS, WARP = 256, 32
+VALUES = {"float": (1, 4, 32), "double": (1, 4)}
+"""Numbers that a thread keeps in registers, of rows up to 32 times as long (kernels/row.cuh)."""
 
 
 def softmax(runtime: Runtime, x: Array, y: Array, *, axis: int, log: bool) -> None:
@@ -38,9 +40,9 @@ def _launch(
     check_limit(entry, "the length of the axis", length)
     operands = (*(dense(runtime, array, order) for array in inputs), output)
     if inner == 1:
-        lanes = power_of_two(length, THREADS)
+        lanes, values = row_shape(length, real(output))
         rows = THREADS // lanes
-        function = kernel.get("softmax.cu", f"{entry}_rows", real=real(output))
+        function = kernel.get("softmax.cu", f"{entry}_rows", real=real(output), VALUES=values)
         runtime.launch(
             function, (ceil_div(count, rows),), (lanes, rows), *operands, count, length, bool(log)
         )
@@ -50,3 +52,10 @@ def _launch(
             function, (ceil_div(count, THREADS),), (THREADS,), *operands,
             count, length, inner, bool(log),
         )  # fmt: skip
+
+
+def row_shape(length: int, real: str) -> tuple[int, int]:
+    """Threads of a row, and numbers that each keeps in registers; 0 where they are too many."""
+    lanes = power_of_two(length, WARP)
+    enough = [count for count in VALUES[real] if count * lanes >= length]
+    return lanes, enough[0] if enough else 0

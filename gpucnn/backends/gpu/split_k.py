@@ -5,7 +5,7 @@ are summed in a fixed order.
 from __future__ import annotations
 
 from gpucnn.backends.gpu import kernel
-from gpucnn.backends.gpu.operands import ceil_div, real
+from gpucnn.backends.gpu.operands import aligned, ceil_div, real
 from gpucnn.backends.gpu.runtime import Array, Runtime
 
 BLOCKS = 432
@@ -41,4 +41,19 @@ def sum_shares(runtime: Runtime, shares: Array, bias: Array | None, y: Array) ->
         (ceil_div(y.size, 256),),
         (256,),
         shares, bias, y, y.size, shares.shape[0], columns,
+    )  # fmt: skip
+
+
+def sum_shares_with_tail(runtime: Runtime, shares: Array, y: Array, tail: Array | None) -> None:
+    """y and tail = the sums of shares (splits, y.size + tail.size) in ascending order.
+
+    Sizes are multiples of 4; shares and y lie on 16 bytes.
+    """
+    more = 0 if tail is None else tail.size
+    runtime.launch(
+        kernel.get("split_k.cu", "split_k_sum_with_tail", real=real(y)),
+        (ceil_div(y.size + more, 4 * 64),),
+        (64,),
+        shares, y, tail, y.size, more, shares.shape[0],
+        tail is not None and aligned(runtime, tail),
     )  # fmt: skip

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpucnn.core.autograd import no_grad
+from gpucnn.core.device import CPU
+from gpucnn.core.recording import each_time, unrepeatable
 from gpucnn.core.tensor import Tensor
 from gpucnn.nn import building, init
 from gpucnn.nn import functional as F
@@ -35,6 +36,8 @@ class _BatchNorm(Module):
 
     _dimensions: tuple[int, ...] = ()
     _optional_state = ("num_batches_tracked",)  # files from before PyTorch 0.4.1 lack it
+    # No kernel reads it: on a GPU each layer would launch one to add 1.
+    _host_buffers = ("num_batches_tracked",)
 
     weight: Parameter | None
     bias: Parameter | None
@@ -67,10 +70,10 @@ class _BatchNorm(Module):
         for name in ("running_mean", "running_var", "num_batches_tracked"):
             self.register_buffer(name, None)
         if track_running_stats:
-            device = building.reserve((2 * num_features + 1,), device)
+            device = building.reserve((2 * num_features,), device)
             self.running_mean = zeros(shape, dtype=dtype or "float32", device=device)
             self.running_var = zeros(shape, dtype=dtype or "float32", device=device)
-            self.num_batches_tracked = zeros((), dtype="int64", device=device)
+            self.num_batches_tracked = zeros((), dtype="int64", device=CPU)
         self.reset_parameters()
 
     def reset_running_stats(self) -> None:
@@ -98,10 +101,10 @@ class _BatchNorm(Module):
         learning = self.training and self.track_running_stats
         momentum = 0.0 if self.momentum is None else self.momentum
         if learning and self.num_batches_tracked is not None:
-            with no_grad():
-                self.num_batches_tracked.add_(1)
+            each_time(self._count_batch)
             if self.momentum is None:
-                momentum = 1.0 / float(self.num_batches_tracked.item())
+                unrepeatable("BatchNorm with momentum=None weighs each batch by another number")
+                momentum = 1.0 / float(self.num_batches_tracked.data)
         # In training without tracking, statistics left over from before are not touched.
         use_running = not self.training or self.track_running_stats
         return F.batch_norm(
@@ -114,6 +117,10 @@ class _BatchNorm(Module):
             momentum,
             self.eps,
         )
+
+    def _count_batch(self) -> None:
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.data += 1
 
     def extra_repr(self) -> str:
         return (

@@ -1,0 +1,54 @@
+"""Primitives that join several: the parts one after the other, so with their bits."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpucnn.backends.cpu import conv, elementwise, norm
+from gpucnn.backends.cpu.blocks import Array
+from gpucnn.backends.cpu.pool import max_pool2d
+from gpucnn.ops.geometry import Conv2dGeometry, Pool2dGeometry
+
+
+def conv2d_statistics(
+    x: Array,
+    w: Array,
+    b: Array | None,
+    running_mean: Array | None,
+    running_variance: Array | None,
+    y: Array,
+    mean: Array,
+    variance: Array,
+    *,
+    geometry: Conv2dGeometry,
+    precision: str,
+    momentum: float,
+) -> None:
+    """y of `conv2d`; mean, variance and running statistics of `batch_norm_statistics`."""
+    conv.conv2d(x, w, b, None, y, geometry=geometry, relu=False, precision=precision)
+    norm.batch_norm_statistics(y, running_mean, running_variance, mean, variance, momentum=momentum)
+
+
+def conv2d_max_pool(
+    x: Array,
+    w: Array,
+    b: Array | None,
+    y: Array,
+    argmax: Array,
+    *,
+    geometry: Conv2dGeometry,
+    pool: Pool2dGeometry,
+    relu: bool,
+    precision: str,
+) -> None:
+    """y, argmax = max_pool2d of x * w + b; then, with `relu`, y's positive part.
+
+    The ReLU works on the maxima, which are fewer: it never makes a smaller value the larger one.
+    """
+    order = (1, 2, 3, 0) if argmax.transpose(1, 2, 3, 0).flags.c_contiguous else (0, 2, 3, 1)
+    memory = np.empty([geometry.y_shape[axis] for axis in order], y.dtype)
+    whole = memory.transpose(sorted(range(4), key=order.__getitem__))
+    conv.conv2d(x, w, b, None, whole, geometry=geometry, relu=False, precision=precision)
+    max_pool2d(whole, y, argmax, geometry=pool)
+    if relu:
+        elementwise.unary(y, y, op="relu")

@@ -1,0 +1,39 @@
+"""Parts of images with zeros around them."""
+
+from __future__ import annotations
+
+from gpucnn.backends.cpu.blocks import Array
+
+
+def inside(first: int, count: int, step: int, size: int) -> tuple[slice, slice]:
+    """Of the positions first, first + step, ... (`count` of them) those within range(size).
+
+    Returns:
+        Which of the positions they are, and where they lie; both empty where none is inside.
+    """
+    start = min(count, max(0, -(first // step)))
+    stop = max(start, min(count, (size - 1 - first) // step + 1))
+    if start == stop:
+        return slice(0, 0), slice(0, 0)
+    begin = first + start * step
+    return slice(start, stop), slice(begin, begin + (stop - start - 1) * step + 1, step)
+
+
+def copy_padded(
+    x: Array, row: int, column: int, target: Array, row_step: int = 1, column_step: int = 1
+) -> None:
+    """target[:, i, j] = x[:, row + i * row_step, column + j * column_step], 0 outside x.
+
+    Axes 1 and 2 of both are an image's rows and columns; either may have any strides.
+    """
+    rows, from_rows = inside(row, target.shape[1], row_step, x.shape[1])
+    columns, from_columns = inside(column, target.shape[2], column_step, x.shape[2])
+    if rows.start:
+        target[:, : rows.start] = 0
+    if rows.stop < target.shape[1]:
+        target[:, rows.stop :] = 0
+    if columns.start:
+        target[:, rows, : columns.start] = 0
+    if columns.stop < target.shape[2]:
+        target[:, rows, columns.stop :] = 0
+    target[:, rows, columns] = x[:, from_rows, from_columns]
