@@ -15,7 +15,8 @@ from gpucnn.backends.cpu import algorithms
 from gpucnn.backends.gpu import select
 from gpucnn.benchmarks import reference
 from gpucnn.benchmarks.row import EAGER, Array, Call, Row, Setup, Variant
-from gpucnn.cases.case import Case, Input, operation, to_device
+from gpucnn.cases.case import Case, Input, to_device
+from gpucnn.cases.operations import operation
 from gpucnn.core import memory
 from gpucnn.core.device import Device
 from gpucnn.core.precision import PRECISIONS

@@ -24,7 +24,8 @@ Examples:
   gpucnn check --device emulated        the CUDA kernels, executed and checked without a GPU
 \b
 Each row of the table of cases runs in float32, forward and backward, and is compared with the
-float64 result of the cpu. A row that differs is printed, and the exit code is 1."""
+float64 result of the cpu; on a GPU and the emulated device so does each kernel that selection can
+return for a convolution. A row that differs is printed, and the exit code is 1."""
 
 
 @click.command(epilog=_EPILOG)
@@ -44,16 +45,21 @@ def check(
     from gpucnn import backends
     from gpucnn.backends.gpu import GpuBackend
     from gpucnn.cases import CASES
+    from gpucnn.cases.algorithms import of_instances
     from gpucnn.cases.check import check as run
 
     chosen = options.settle(device, None)
     emulated = _emulated(chosen, compiler, lines)
-    cases = [case for case in CASES if only in case.name]
-    if not cases:
-        raise ValueError(f"no case has {only!r} in its name")
     quiet = json_file is not None and str(json_file) == "-"
     verdicts = []
     with nullcontext() if emulated is None else backends.serving(chosen, GpuBackend(emulated)):
+        rows = list(CASES)
+        backend = backends.get(chosen)
+        if isinstance(backend, GpuBackend):
+            rows += of_instances(backend.runtime.properties())
+        cases = [case for case in rows if only in case.name]
+        if not cases:
+            raise ValueError(f"no case has {only!r} in its name")
         for verdict in run(cases, chosen):
             verdicts.append(verdict)
             if not quiet and not verdict.passed:

@@ -8,8 +8,9 @@ from needing_torch import where_installed
 
 import gpucnn
 from gpucnn.cases import CASES, Case, run
-from gpucnn.cases.case import operation, to_device
+from gpucnn.cases.case import to_device
 from gpucnn.cases.compare import assert_close
+from gpucnn.cases.operations import operation
 from gpucnn.core.device import Device
 from gpucnn.core.dispatch import CHANNELS_LAST
 

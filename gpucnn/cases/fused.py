@@ -37,8 +37,8 @@ FUSED = [
               padding=1, note="statistics, sums and masks inside other primitives"),
     _captured("residual_block", (3, 5, 6, 7), (5, 5, 3, 3), (5, 5, 3, 3), (5,), (5,), (5,), (5,),
               padding=1, note="channels that are no multiple of four"),
-    _captured("residual_block", (5, 64, 9, 8), (64, 64, 3, 3), (64, 64, 3, 3), (64,), (64,), (64,),
-              (64,), padding=1, note="tiles of 128 rows"),
+    _captured("residual_block", (3, 40, 7, 7), (40, 40, 3, 3), (40, 40, 3, 3), (40,), (40,), (40,),
+              (40,), padding=1, note="beyond tiles of 128 rows"),
     _captured("classifier", (9, 7), (5, 7), I((9,), "classes:5"), note="a loss and its gradient"),
     _captured("classifier", (130, 12), (1000, 12), I((130,), "classes:1000"), note="many classes"),
 ]  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gpucnn.cases.algorithms import ALGORITHMS, PRECISIONS
 from gpucnn.cases.case import Case, Input
 from gpucnn.cases.fused import FUSED
 from gpucnn.cases.traffic import TRAFFIC
@@ -268,5 +269,6 @@ MODEL = [
 
 CASES: list[Case] = [
     *CONVOLUTION, *POOLING, *ACTIVATION, *ARITHMETIC, *SHAPES, *MODEL, *FUSED, *TRAFFIC,
+    *PRECISIONS, *ALGORITHMS,
 ]  # fmt: skip
 """Every row, in one list."""

@@ -79,12 +79,12 @@ def test_rows(invoke: Invoke) -> None:
     assert 0 < row["occupancy"] <= 1 and row["arch"] == "sm_80"
     loop = row["main_loop"]
     assert 0.3 < loop["ffma_share"] < 1 and loop["hmma_share"] == 0
-    assert set(loop["shared_loads"]) <= {"128", "64"} and loop["barriers"] >= 1
+    assert set(loop["shared_loads"]) <= {"128", "64"}
     assert loop["instructions"] < row["instructions"]
     counted = row["counters"]
     assert counted["load_sectors"] >= counted["load_sectors_ideal"] > 0
     assert counted["bank_conflicts"] >= 0 and counted["store_requests"] > 0
-    assert counted["case"].startswith(("matmul", "linear"))
+    assert counted["case"].startswith(("matmul", "linear", "products"))
 
 
 @needs_nvdisasm
@@ -127,7 +127,7 @@ def test_the_table_in_a_document(invoke: Invoke, tmp_path: Path) -> None:
 
 @needs_nvdisasm
 def test_the_documents_show_the_kernels_of_now() -> None:
-    """`gpucnn kernels --counters --docs docs/kernels.md` writes the table anew."""
+    """`gpucnn kernels --docs docs/kernels.md` writes the table anew."""
     text = (Path(__file__).parents[2] / "docs" / "kernels.md").read_text(encoding="utf-8")
     table = text.partition(kernel_rows.START)[2].partition(kernel_rows.END)[0]
     shown = {

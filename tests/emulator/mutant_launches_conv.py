@@ -126,16 +126,14 @@ GENERIC = tuple(
     )
 )  # fmt: skip
 # Two tiles of pixels and of filters or channels, channels and filters that end in a step.
-# (some classes of input pixels have fewer tiles than others); as many taps as there is room for.
+# (some classes of input pixels have fewer tiles than others).
 _WIDE, _DEEP = _geometry(2, 20, 14, 8, 68), _geometry(1, 68, 17, 8, 20)
 _GROUPS, _SHARES = _geometry(1, 8, 7, 5, 8, 2), _geometry(4, 12, 22, 12, 68)
-_TAPS = _geometry(1, 4, 14, 7, 4, r=16, s=8, stride_h=1, dilation_h=1)
 
 
 def _simt_forward(rt: Recorder) -> None:
     with select.forced(_named("simt", "forward")):
         _forward(rt, _WIDE, True)
-        _forward(rt, _TAPS, False)
         _statistics(rt, _GROUPS)
 
 
@@ -145,7 +143,7 @@ SIMT = tuple(
     for name, headers, run in (
         ("forward", ("conv2d_simt.cuh", "simt_tile.cuh"), _simt_forward),
         ("backward_input", ("conv2d_simt.cuh",),
-         _run("simt", "backward_input", (_DEEP, True), (_GROUPS, False), (_TAPS, False))),
+         _run("simt", "backward_input", (_DEEP, True), (_GROUPS, False))),
         ("backward_weight", ("simt_tile.cuh",),
          _run("simt", "backward_weight", (_SHARES, True), (_GROUPS, False))),
     )

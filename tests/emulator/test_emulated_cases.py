@@ -46,6 +46,20 @@ def assert_agree(ours: Outcome, expected: Outcome, tolerance: float) -> None:
             assert_close(g, h, tolerance, f"gradient {number}")
 
 
+def test_every_kernel_is_executed(say: Callable[[str], None]) -> None:
+    """All kernels run over the table; and the lines that no thread reached, printed.
+
+    First of all here, as one test that takes long.
+    """
+    runtime = EmulatedRuntime(OLDEST.compiler, counters=True)
+    runtime.launches = []
+    for case in CASES:
+        emulated(case, np.float32, runtime)
+    covered = coverage(runtime.launches, runtime)
+    say(covered.report())
+    assert covered.left == []
+
+
 @by_name
 def test_both_precisions_with_the_older_compiler(case: Case) -> None:
     expected = run(case, "cpu", np.float64)
@@ -63,14 +77,3 @@ def test_any_order_with_the_newer_compiler(case: Case) -> None:
     for a, b in zip(first.outputs + first.gradients, second.outputs + second.gradients):
         if a is not None and b is not None:
             assert a.tobytes() == b.tobytes()
-
-
-def test_every_kernel_is_executed(say: Callable[[str], None]) -> None:
-    """All kernels run over the table; and the lines that no thread reached, printed."""
-    runtime = EmulatedRuntime(OLDEST.compiler, counters=True)
-    runtime.launches = []
-    for case in CASES:
-        emulated(case, np.float32, runtime)
-    covered = coverage(runtime.launches, runtime)
-    say(covered.report())
-    assert covered.left == []

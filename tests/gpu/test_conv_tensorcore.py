@@ -27,7 +27,7 @@ if not MAJORS:
 GEOMETRIES = {
     "forward": geometry((2, 24, 9, 8), (136, 24, 3, 2), padding=1, dilation=(1, 2)),
     "backward_input": geometry((2, 136, 11, 12), (24, 136, 3, 3), stride=(2, 1), padding=1),
-    "backward_weight": geometry((6, 24, 11, 12), (136, 24, 3, 2), padding=(1, 0)),
+    "backward_weight": geometry((5, 24, 11, 12), (136, 24, 3, 2), padding=(1, 0)),
 }
 
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 THREADS = 512
 TILES, FILTERS, CHANNELS, FREQUENCIES = 32, 64, 4, 16  # of kernels/conv2d_winograd.cu
-GEFORCE = ((7, 5), (8, 6), (8, 9), (12, 0))
-"""Compute capabilities of GPUs whose tensor cores are no faster than their lanes in 3xTF32."""
 
 INSTANCES = tuple(
     Instance(
@@ -47,12 +45,11 @@ def _sizes(direction: str, g: Conv2dGeometry) -> dict[str, int]:
 
 
 def supports(instance: Instance, problem: Problem, properties: DeviceProperties) -> bool:
-    """3 x 3 of stride 1 on a GeForce; channels (of backward_input: filters) a multiple of 4."""
+    """3 x 3 of stride 1; channels (of backward_input: filters) a multiple of 4."""
     g = problem.geometry
     sizes = _sizes(problem.direction, g)
     return (
-        properties.compute_capability in GEFORCE
-        and problem.dtype == "float32"
+        problem.dtype == "float32"
         and problem.aligned
         and (g.r, g.s, g.stride_h, g.stride_w, g.dilation_h, g.dilation_w) == (3, 3, 1, 1, 1, 1)
         and g.groups == 1

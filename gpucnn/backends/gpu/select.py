@@ -33,6 +33,9 @@ ALLOWED = {
 }
 """What a precision asked for admits: itself, and what is more accurate."""
 
+_GEFORCE = ((7, 5), (8, 6), (8, 9), (12, 0))
+"""Where float32 Winograd pays: elsewhere the tensor cores are faster near float32."""
+
 _RATES = {
     # compute capability: peaks of the tensor cores over that of the fp32 lanes
     (7, 5): {"fp16": 8.0},
@@ -132,6 +135,8 @@ def _scores(
     problem: Problem, precision: str, properties: DeviceProperties, only: str | None
 ) -> tuple[Scored, ...]:
     allowed = ALLOWED[precision]
+    if properties.compute_capability not in _GEFORCE:
+        allowed = tuple(name for name in allowed if name != "winograd")
     candidates = [i for i in instances() if i.direction == problem.direction]
     named = [i for i in candidates if only in (i.algorithm, i.name)]
     depth = problem.product[2] if precision == "auto" else math.inf
