@@ -1,13 +1,16 @@
 """2-D convolution of few channels, with the batch innermost in memory (C, H, W, N).
 
-A row of a patch matrix is then one shifted image row of the whole batch, so that matrices of few
-channels are still made of long runs, and the products have the batch as their long side:
+Matrices of few channels are then still made of long runs, and the products have the batch as their
+long side. An image row is written once for each filter column, shifted by it, with a row of ones:
+its "lines" (S C + 1, Q N). The patches of an output row are the lines of the R image rows that it
+reads, which lie next to each other, so that nothing is copied for the filter's rows:
 
-forward            y (K, P Q N)   = W (K, R S C)  patches (R S C, P Q N)
-backward_weight    dW (K, R S C)  = the sum over blocks of rows of dy (K, p Q N) patches^T
-backward_input     dx = the sum over taps of W^T dy, shifted to where the tap read
+forward            y_p (K, Q N)     = W (K, R (S C + 1))  lines of the rows p .. p + R
+backward_weight    dW               = the sum over p of dy_p (lines of the rows p .. p + R)^T
+backward_input     dx_h             = the sum over s of W_s^T (dy of the rows h - R .. h), shifted
 
-The error is that of a float32 sum, as of `patch_products`.
+The bias is the weight of the ones of the first row, and the sum of dy its gradient. The error is
+that of a float32 sum, as of `patch_products`.
 """
 
 from __future__ import annotations
@@ -17,7 +20,6 @@ import numpy as np
 from gpucnn.backends.cpu.blocks import Array
 from gpucnn.backends.cpu.epilogue import Epilogue
 from gpucnn.backends.cpu.padding import copy_padded
-from gpucnn.backends.cpu.patches import taps
 from gpucnn.backends.cpu.products import multiply, multiply_long
 from gpucnn.backends.cpu.threads import parallel_for
 from gpucnn.backends.cpu.workspace import workspace
@@ -25,92 +27,112 @@ from gpucnn.ops.geometry import Conv2dGeometry
 
 ORDER = (1, 2, 3, 0)
 
-_BLOCK = 1 << 18
-"""Elements of a patch matrix that are made at a time."""
+_PIECE = 1 << 18
+"""Elements of lines that are made at a time: few NumPy calls on much, as threads that make many
+short ones wait for each other; and not beyond the cache that they share."""
 _NARROW = 8
-_IMAGES = 32
-"""Images whose gradient is scattered at a time: long enough runs, enough pieces for threads."""
 
 
-def _rows(g: Conv2dGeometry) -> int:
-    return max(1, min(g.p, _BLOCK // max(1, g.r * g.s * g.c * g.q * g.n)))
+def _rows_of_piece(rows: int, elements: int) -> int:
+    """Rows that a thread takes at a time: about equal pieces, an even number of them."""
+    pieces = 2 * max(1, round(elements / (2 * _PIECE)))
+    return max(1, -(-rows // pieces))
 
 
-def _patches(x: Array, g: Conv2dGeometry, p0: int, p1: int) -> Array:
-    """The patch matrix (R S C, (p1 - p0) Q N) of output rows p0..p1 and, as in `patches_by_tap`, a
-    row of ones for the bias."""
-    height = (p1 - p0 - 1) * g.stride_h + (g.r - 1) * g.dilation_h + 1
+def _lines(x: Array, g: Conv2dGeometry, p0: int, p1: int) -> Array:
+    """The windows (p, R (S C + 1), Q N) of output rows p0..p1: overlapping views of lines."""
+    height = (p1 - p0 - 1) * g.stride_h + g.r
     width = (g.q - 1) * g.stride_w + (g.s - 1) * g.dilation_w + 1
-    source = workspace(0, (g.c, height, width, g.n), x.dtype)
-    copy_padded(x, p0 * g.stride_h - g.pad_top, -g.pad_left, source)
-    c, h, w, n = source.strides
-    view = np.lib.stride_tricks.as_strided(
+    row = p0 * g.stride_h - g.pad_top
+    source = x[:, max(0, row) : row + height]
+    if g.pad_left or width > g.w or source.shape[1] < height:
+        source = workspace(3, (g.c, height, width, g.n), x.dtype)
+        copy_padded(x, row, -g.pad_left, source)
+    lines = workspace(0, (height, g.s * g.c + 1, g.q, g.n), x.dtype)
+    channel, line, column, image = source.strides
+    shifted = np.lib.stride_tricks.as_strided(
         source,
-        (g.r, g.s, g.c, p1 - p0, g.q, g.n),
-        (g.dilation_h * h, g.dilation_w * w, c, g.stride_h * h, g.stride_w * w, n),
+        (height, g.s, g.c, g.q, g.n),
+        (line, g.dilation_w * column, channel, g.stride_w * column, image),
     )
-    matrix = workspace(1, (g.r * g.s * g.c + 1, (p1 - p0) * g.q * g.n), x.dtype)
-    np.copyto(matrix[:-1].reshape(view.shape), view)
-    matrix[-1] = 1
-    return matrix
+    lines[:, :-1].reshape(shifted.shape)[...] = shifted
+    lines[:, -1] = 1
+    row, line = lines.strides[:2]
+    return np.ndarray(
+        (p1 - p0, g.r * (g.s * g.c + 1), g.q * g.n),
+        x.dtype,
+        lines,
+        strides=(g.stride_h * row, line, x.itemsize),
+    )
 
 
 def forward(x: Array, w: Array, y: Array, g: Conv2dGeometry, finish: Epilogue) -> None:
     """y (K, P, Q, N), contiguous, from x (C, H, W, N) and w (K, R, S, C) of any strides."""
-    bias = np.zeros(g.k, w.dtype) if finish.bias is None else finish.bias
-    matrix = np.concatenate([w.reshape(g.k, -1), bias[:, None]], axis=1)
-    finish = finish._replace(bias=None)
-    flat = y.reshape(g.k, -1)
-    row = g.q * g.n
+    weights = np.zeros((g.k, g.r, g.s * g.c + 1), w.dtype)
+    weights[:, :, :-1] = w.reshape(g.k, g.r, -1)
+    if finish.bias is not None:
+        weights[:, 0, -1] = finish.bias
+        finish = finish._replace(bias=None)
+    matrix = weights.reshape(g.k, -1)
+    rows = y.reshape(g.k, g.p, -1).transpose(1, 0, 2)
 
     def work(p0: int, p1: int) -> None:
-        multiply(matrix, _patches(x, g, p0, p1), flat[:, p0 * row : p1 * row])
+        multiply(matrix, _lines(x, g, p0, p1), rows[p0:p1])
         finish((slice(None), slice(p0, p1), slice(None), slice(None)))
 
-    parallel_for(g.p, _rows(g), work)
+    parallel_for(g.p, _rows_of_piece(g.p, g.h * g.s * g.c * g.q * g.n), work)
 
 
 def backward_weight(x: Array, dy: Array, dw: Array, db: Array | None, g: Conv2dGeometry) -> None:
     """dw (K, R, S, C) and db (K) from x (C, H, W, N) and dy (K, P, Q, N), dy contiguous."""
-    rows, row = _rows(g), g.q * g.n
-    flat = dy.reshape(g.k, -1)
-    partials = np.empty((-(-g.p // rows), g.r * g.s * g.c + 1, g.k), dw.dtype)
+    rows = dy.reshape(g.k, g.p, -1).transpose(1, 0, 2)
+    partials = np.empty((g.p, g.r * (g.s * g.c + 1), g.k), dw.dtype)
 
     def work(p0: int, p1: int) -> None:
-        matrix = _patches(x, g, p0, p1)
-        gradient = flat[:, p0 * row : p1 * row]
+        gradients = rows[p0:p1].transpose(0, 2, 1)
         if g.k > _NARROW:  # BLAS adds rows of many filters faster than it multiplies long rows
-            gradient = workspace(0, gradient.T.shape, dy.dtype).T
-            gradient[...] = flat[:, p0 * row : p1 * row]
-        multiply_long(matrix, gradient.T, partials[p0 // rows])
+            gradients = workspace(2, gradients.shape, dy.dtype)
+            gradients[...] = rows[p0:p1].transpose(0, 2, 1)
+        multiply_long(_lines(x, g, p0, p1), gradients, partials[p0:p1])
 
-    parallel_for(g.p, rows, work)
-    total = partials.sum(axis=0, dtype=np.float64)
-    dw[...] = total[:-1].reshape(g.r, g.s, g.c, g.k).transpose(3, 0, 1, 2)
+    parallel_for(g.p, _rows_of_piece(g.p, g.h * g.s * g.c * g.q * g.n), work)
+    total = partials.sum(axis=0, dtype=np.float64).reshape(g.r, g.s * g.c + 1, g.k)
+    dw[...] = total[:, :-1].reshape(g.r, g.s, g.c, g.k).transpose(3, 0, 1, 2)
     if db is not None:
-        db[...] = total[-1]
+        db[...] = total[0, -1]
 
 
 def backward_input(dy: Array, w: Array, dx: Array, g: Conv2dGeometry, finish: Epilogue) -> None:
     """dx (C, H, W, N) from dy (K, P, Q, N) and w (K, R, S, C), all of any strides."""
-    matrix = np.ascontiguousarray(w.transpose(1, 2, 3, 0)).reshape(g.r, -1, g.k)
-    height = max(g.h + g.pad_top, (g.p - 1) * g.stride_h + (g.r - 1) * g.dilation_h + 1)
-    width = max(g.w + g.pad_left, (g.q - 1) * g.stride_w + (g.s - 1) * g.dilation_w + 1)
-    places = [place[2:] for place in taps(g)]
-    steps = [places[r * g.s : (r + 1) * g.s] for r in range(g.r)]
+    # The last filter row meets the first row of dy that an input row was read for.
+    matrix = np.ascontiguousarray(w[:, ::-1].transpose(2, 3, 1, 0)).reshape(g.s * g.c, -1)
+    gradients = np.ascontiguousarray(dy.transpose(1, 0, 2, 3)).reshape(g.p * g.k, -1)
 
-    def work(n0: int, n1: int) -> None:
-        gradient = workspace(2, (g.k, g.p, g.q, n1 - n0), dy.dtype)
-        np.copyto(gradient, dy[..., n0:n1])
-        total = workspace(0, (g.c, height, width, n1 - n0), dy.dtype)
-        total.fill(0)
-        shares = workspace(1, (g.s, g.c, g.p, g.q, n1 - n0), dy.dtype)
-        for r, row_of_taps in enumerate(steps):  # a row at a time stays in cache
-            multiply(matrix[r], gradient.reshape(g.k, -1), shares.reshape(g.s * g.c, -1))
-            for s, (rows, columns) in enumerate(row_of_taps):
-                target = total[:, rows, columns]
-                np.add(target, shares[s], out=target)
-        dx[..., n0:n1] = total[:, g.pad_top : g.pad_top + g.h, g.pad_left : g.pad_left + g.w]
-        finish((slice(None), slice(None), slice(None), slice(n0, n1)))
+    def work(h0: int, h1: int) -> None:
+        shares = workspace(1, (h1 - h0, g.s, g.c, g.q, g.n), dy.dtype)
+        flat = shares.reshape(h1 - h0, g.s * g.c, -1)
+        for h in range(h0, h1):
+            p0, p1 = max(0, h + g.pad_top - g.r + 1), min(g.p, h + g.pad_top + 1)
+            if p0 >= p1:
+                flat[h - h0] = 0
+                continue
+            skipped = p0 - (h + g.pad_top - g.r + 1)
+            taps = matrix[:, skipped * g.k : (skipped + p1 - p0) * g.k]
+            multiply(taps, gradients[p0 * g.k : p1 * g.k], flat[h - h0])
+        _scatter(shares.transpose(1, 2, 0, 3, 4), dx[:, h0:h1], g)
+        finish((slice(None), slice(h0, h1), slice(None), slice(None)))
 
-    parallel_for(g.n, _IMAGES, work)
+    parallel_for(g.h, _rows_of_piece(g.h, g.h * g.s * g.c * g.q * g.n), work)
+
+
+def _scatter(shares: Array, dx: Array, g: Conv2dGeometry) -> None:
+    """dx (C, h, W, N) = the shares (S, C, h, Q, N), each added where its filter column was read."""
+    dx[...] = 0
+    for s in range(g.s):
+        shift = s * g.dilation_w - g.pad_left
+        q0 = max(0, -(shift // g.stride_w))
+        q1 = min(g.q, (g.w - 1 - shift) // g.stride_w + 1)
+        if q0 < q1:
+            first = q0 * g.stride_w + shift
+            target = dx[:, :, first : first + (q1 - q0 - 1) * g.stride_w + 1 : g.stride_w]
+            np.add(target, shares[s, :, :, q0:q1], out=target)

@@ -124,6 +124,22 @@ class _Layout:
         return np.where(np.isfinite(mean), mean, 0).astype(matrix.dtype)
 
 
+@lru_cache(maxsize=1024)
+def _layout(shape: tuple[int, ...], order: tuple[int, ...]) -> _Layout:
+    return _Layout(shape, order)
+
+
+def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """A block of zeros, to be read: with a scalar NumPy's maximum would not be vectorised."""
+    size = math.prod(shape)
+    return _cached_zeros(dtype)[:size].reshape(shape) if size <= BLOCK else np.zeros(shape, dtype)
+
+
+@lru_cache(maxsize=4)
+def _cached_zeros(dtype: np.dtype[Any]) -> Array:
+    return np.zeros(BLOCK, dtype)
+
+
 def _ones(length: int, dtype: np.dtype[Any]) -> Array:
     return _cached_ones(dtype)[:length] if length <= BLOCK else np.ones(length, dtype)
 
@@ -167,7 +183,7 @@ def _statistics(x: Array, mean: Array, variance: Array) -> None:
         mean[...] = np.nan
         variance[...] = np.nan
         return
-    layout = _Layout(x.shape, memory_order(x))
+    layout = _layout(x.shape, memory_order(x))
     dtype = x.dtype
     with np.errstate(all="ignore"):
         matrix = layout.matrix(x)
@@ -209,12 +225,11 @@ def batch_norm(
     """
     if y.size == 0:
         return
-    layout = _Layout(y.shape, memory_order(y))
+    layout = _layout(y.shape, memory_order(y))
     with np.errstate(all="ignore"):
         scale = _scale(variance, weight, eps)
         offset = -mean * scale if bias is None else bias - mean * scale
         scales, offsets = layout.vector(scale, y.dtype), layout.vector(offset, y.dtype)
-    zeros = np.zeros(layout.step, y.dtype)  # a scalar would not be vectorised
     source, target = layout.matrix(x), layout.matrix(y)
     added = None if addend is None else layout.matrix(addend)
 
@@ -225,7 +240,7 @@ def batch_norm(
         if added is not None:
             np.add(out, added[rows, columns], out=out)
         if relu:
-            np.maximum(out, zeros[: out.shape[0], : out.shape[1]], out=out)
+            np.maximum(out, _zeros(out.shape, out.dtype), out=out)
 
     layout.for_blocks(work)
 
@@ -263,7 +278,7 @@ def batch_norm_backward(
         dy = masked
     elif daddend is not None:
         daddend[...] = dy
-    layout = _Layout(dx.shape, memory_order(dx))
+    layout = _layout(dx.shape, memory_order(dx))
     dtype = dx.dtype
     upstream, source, target = layout.matrix(dy), layout.matrix(x), layout.matrix(dx)
     with np.errstate(all="ignore"):

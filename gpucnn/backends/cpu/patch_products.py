@@ -15,7 +15,7 @@ import numpy as np
 from gpucnn.backends.cpu import reduce
 from gpucnn.backends.cpu.blocks import Array
 from gpucnn.backends.cpu.epilogue import Epilogue
-from gpucnn.backends.cpu.patches import blocks, by_tap, patches, patches_by_tap, taps
+from gpucnn.backends.cpu.patches import blocks, by_tap, halves, patches, patches_by_tap, taps
 from gpucnn.backends.cpu.products import multiply, multiply_long
 from gpucnn.backends.cpu.threads import parallel_for
 from gpucnn.backends.cpu.workspace import workspace
@@ -23,19 +23,29 @@ from gpucnn.ops.geometry import Conv2dGeometry
 
 _PARTIALS = 1 << 24
 """Elements of partial weight gradients that may be alive at a time."""
+_SHARED = 1 << 24
+"""Floating-point operations from which threads share one block of patches."""
+_FEWEST = 32
+"""Filters of such a share at least."""
+_FEW = 64
+"""Positions up to which filters are what is shared out."""
 _TRANSPOSED = 1 << 19
 """Elements of a matrix of filters up to which it is transposed in memory."""
 
 
 def forward(x: Array, w: Array, y: Array, g: Conv2dGeometry, finish: Epilogue) -> None:
     """y (N, P, Q, K) from x (N, H, W, C) and w (R, S, C, K), all of any strides."""
+    pieces, transposed = blocks(g, g.c), by_tap(g, g.c)
+    if len(pieces) == 1 and g.flops > _SHARED:
+        if g.n * g.p * g.q <= _FEW and not transposed:
+            _by_filters(patches(x, g, pieces[0]), w, y, finish)
+            return
+        pieces = halves(pieces[0])
     matrix = _matrix(w)
-    transposed = by_tap(g, g.c)
     if transposed:
         bias = np.zeros(g.k, w.dtype) if finish.bias is None else finish.bias
         matrix = np.concatenate([matrix, bias[None]])
         finish = finish._replace(bias=None)
-    pieces = blocks(g, g.c)
 
     def work(start: int, stop: int) -> None:
         for block in pieces[start:stop]:
@@ -51,6 +61,25 @@ def forward(x: Array, w: Array, y: Array, g: Conv2dGeometry, finish: Epilogue) -
             finish((slice(n0, n1), slice(p0, p1), slice(None), slice(None)))
 
     parallel_for(len(pieces), 1, work)
+
+
+def _by_filters(rows: Array, w: Array, y: Array, finish: Epilogue) -> None:
+    """y from a patch matrix and w (R, S, C, K), where the positions are few: some filters at a time.
+
+    Filters are then the longer side, and what BLAS is given first: it is up to twice as fast.
+    """
+    columns = rows.T
+    filters = np.ascontiguousarray(w.transpose(3, 0, 1, 2)).reshape(w.shape[3], -1)
+    whole = (slice(None),) * 3
+
+    def work(start: int, stop: int) -> None:
+        part = slice(start, stop)
+        shares = workspace(2, (stop - start, rows.shape[0]), y.dtype)
+        multiply(filters[part], columns, shares)
+        y[..., part] = shares.T.reshape(*y.shape[:3], -1)
+        finish((*whole, part))
+
+    parallel_for(y.shape[3], max(_FEWEST, -(-y.shape[3] // 4)), work)
 
 
 def scatter(dy: Array, w: Array, dx: Array, g: Conv2dGeometry, finish: Epilogue) -> None:

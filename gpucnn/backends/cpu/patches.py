@@ -46,6 +46,16 @@ def blocks(g: Conv2dGeometry, channels: int, whole_images: bool = False) -> list
     ]
 
 
+def halves(block: Block) -> list[Block]:
+    """Two blocks instead of one, of half the images or half the rows; the one if it has one row."""
+    n0, n1, p0, p1 = block
+    if n1 - n0 > 1:
+        middle = (n0 + n1) // 2
+        return [Block(n0, middle, p0, p1), Block(middle, n1, p0, p1)]
+    middle = (p0 + p1) // 2
+    return [b for b in (Block(n0, n1, p0, middle), Block(n0, n1, middle, p1)) if b.p1 > b.p0]
+
+
 def by_tap(g: Conv2dGeometry, channels: int) -> bool:
     """Whether the matrix is better made a filter tap at a time: few channels, long rows."""
     return g.s * channels < g.q
@@ -96,14 +106,17 @@ def patches_by_tap(x: Array, g: Conv2dGeometry, block: Block) -> Array:
     matrix = workspace(1, (g.r * g.s * channels + 1, n * p * q), x.dtype)
     planes = matrix[:-1].reshape(g.r, g.s, channels, n, p, q)
     image, channel, line, _, item = source.strides
-    for s in range(g.s):
-        shift, phase = divmod(s * g.dilation_w, g.stride_w)
+    down, rows = g.dilation_h * line, g.stride_h * line
+    # A run of filter columns whose distance is one stride is one copy.
+    step = 1 if g.stride_w > 1 else g.s
+    for s in range(0, g.s, step):
+        shift, at = divmod(s * g.dilation_w, g.stride_w)
         view = as_strided(
-            source[:, :, :, phase, shift:],
-            (g.r, channels, n, p, q),
-            (g.dilation_h * line, channel, image, g.stride_h * line, item),
+            source[:, :, :, at, shift:],
+            (g.r, step, channels, n, p, q),
+            (down, g.dilation_w * item, channel, image, rows, item),
         )
-        np.copyto(planes[:, s], view)
+        np.copyto(planes[:, s : s + step], view)
     matrix[-1] = 1
     return matrix
 

@@ -7,6 +7,7 @@ images have A = N C, B = 1, batch-innermost has A = C, B = N. The formulas are t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,7 +33,12 @@ class _Tap(NamedTuple):
     columns: slice
 
 
-def _taps(g: Pool2dGeometry) -> Iterator[_Tap]:
+@lru_cache(maxsize=256)
+def _taps(g: Pool2dGeometry) -> tuple[_Tap, ...]:
+    return tuple(_found(g))
+
+
+def _found(g: Pool2dGeometry) -> Iterator[_Tap]:
     for r in range(g.r):
         p0, p1, h0 = _range(r * g.dilation_h - g.pad_h, g.stride_h, g.p, g.h)
         for s in range(g.s):
@@ -71,7 +77,7 @@ def max_pool2d(x: Array, y: Array, argmax: Array, *, geometry: Pool2dGeometry) -
     if y.size == 0:
         return
     source, best, position = _planes(x, y, argmax)
-    steps = list(_taps(geometry))
+    steps = _taps(geometry)
 
     def work(a: int, b: int) -> None:
         values, found, at = source[a:b], best[a:b], position[a:b]
@@ -84,7 +90,7 @@ def max_pool2d(x: Array, y: Array, argmax: Array, *, geometry: Pool2dGeometry) -
 
 
 def _maximum(
-    x: Array, y: Array, at: Array, steps: list[_Tap], g: Pool2dGeometry, nan: bool
+    x: Array, y: Array, at: Array, steps: tuple[_Tap, ...], g: Pool2dGeometry, nan: bool
 ) -> None:
     first = steps[0] if steps else None
     if first and first[:3] == (0, slice(0, g.p), slice(0, g.q)):
@@ -131,7 +137,7 @@ def max_pool2d_backward(
         masked = np.empty_like(argmax, dtype=dy.dtype)
         elementwise.binary(dy, y, masked, op="relu_backward")
         dy = masked
-    steps = list(_taps(g))
+    steps = _taps(g)
     gradients, position, total = _planes(dy, argmax, dx)
     signed = _SIGNED[dx.itemsize]
     apart = g.stride_h >= g.r and g.stride_w >= g.s and g.dilation_h == g.dilation_w == 1
@@ -176,7 +182,7 @@ def avg_pool2d(x: Array, y: Array, *, geometry: Pool2dGeometry) -> None:
     if y.size == 0:
         return
     source, mean = _planes(x, y)
-    steps = list(_taps(geometry))
+    steps = _taps(geometry)
     divisor = _divisors(geometry).astype(y.dtype)[:, :, None]
 
     def work(a: int, b: int) -> None:
@@ -195,7 +201,7 @@ def avg_pool2d_backward(dy: Array, dx: Array, *, geometry: Pool2dGeometry) -> No
     if dx.size == 0:
         return
     gradients, total = _planes(dy, dx)
-    steps = list(_taps(geometry))
+    steps = _taps(geometry)
     divisor = _divisors(geometry).astype(dx.dtype)[:, :, None]
 
     def work(a: int, b: int) -> None:

@@ -103,24 +103,24 @@ def _terms(length: int, others: int, dtype: np.dtype[np.generic]) -> int:
 
 
 def multiply_long(a: Array, b: Array, out: Array) -> None:
-    """out (M, N) = a (M, T) b (T, N), the sum over the long side T in stacks."""
-    (rows, length), columns = a.shape, b.shape[1]
+    """out (..., M, N) = a (..., M, T) b (..., T, N), matrix by matrix; the sum over the long side T
+    in stacks."""
+    (rows, length), columns = a.shape[-2:], b.shape[-1]
     step = _terms(length, rows * columns, out.dtype)
     whole = length // step * step
     stacks = whole // step
     if stacks < 2:
         np.matmul(a, b, out=out)
         return
-    partials = workspace(_PARTIALS, (stacks, rows, columns), out.dtype)
-    np.matmul(
-        a[:, :whole].reshape(rows, stacks, step).transpose(1, 0, 2),
-        b[:whole].reshape(stacks, step, columns),
-        out=partials,
-    )
-    np.sum(partials, axis=0, out=out)
+    batch = a.shape[:-2]
+    partials = workspace(_PARTIALS, (*batch, stacks, rows, columns), out.dtype)
+    left = a[..., :whole].reshape(*batch, rows, stacks, step).swapaxes(-2, -3)
+    np.matmul(left, b[..., :whole, :].reshape(*batch, stacks, step, columns), out=partials)
+    np.sum(partials, axis=-3, out=out)
     if whole < length:
-        np.matmul(a[:, whole:], b[whole:], out=partials[0])
-        np.add(out, partials[0], out=out)
+        rest = partials[..., 0, :, :]
+        np.matmul(a[..., whole:], b[..., whole:, :], out=rest)
+        np.add(out, rest, out=out)
 
 
 _PARTIALS = 7
