@@ -136,8 +136,10 @@ def test_in_small_blocks(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """What large images do: many blocks, some of them all padding, and many partial sums."""
     size = (1, 30, 100)[seed % 3]
     monkeypatch.setattr(patches, "BLOCK", size)
-    for module in (batch_last, depthwise, pool, winograd_plan):
+    for module in (depthwise, pool, winograd_plan):
         monkeypatch.setattr(module, "_BLOCK", size)
+    monkeypatch.setattr(batch_last, "_PIECE", size)
+    monkeypatch.setattr(patch_products, "_SHARED", size)
     monkeypatch.setattr(winograd_plan, "_LEAST", 1)
     monkeypatch.setattr(winograd, "_CHUNK", 30)
     monkeypatch.setattr(winograd, "_SHORTEST", 2)

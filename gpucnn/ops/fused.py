@@ -37,11 +37,12 @@ def conv2d_max_pool(
     pool: Pool2dGeometry,
     relu: bool,
     precision: str,
+    with_argmax: bool,
 ) -> list[Spec]:
-    """y and argmax of `max_pool2d` over `conv2d` (with its ReLU).
+    """y of `max_pool2d` over `conv2d` (with its ReLU); argmax too, or not, as of `max_pool2d`.
 
     Where a ReLU makes y zero, any position of the window will do for argmax: the gradient is 0.
     """
     order = backends.get(x.device).preferred_order(geometry)
     y = Spec(pool.y_shape, x.dtype, order)
-    return [y, y._replace(dtype=pool.argmax_dtype)]
+    return [y, y._replace(dtype=pool.argmax_dtype)] if with_argmax else [y]

@@ -15,10 +15,10 @@ from gpucnn.ops.view import unsqueeze
 
 
 @primitive
-def max_pool2d(x: Tensor, *, geometry: Pool2dGeometry) -> list[Spec]:
-    """y = the maximum of each window, and its position r*S + s within the window."""
+def max_pool2d(x: Tensor, *, geometry: Pool2dGeometry, with_argmax: bool) -> list[Spec]:
+    """y = the maximum of each window; `with_argmax` its position r*S + s within the window too."""
     y = Spec(geometry.y_shape, x.dtype, x.order)
-    return [y, y._replace(dtype=geometry.argmax_dtype)]
+    return [y, y._replace(dtype=geometry.argmax_dtype)] if with_argmax else [y]
 
 
 @primitive
@@ -67,7 +67,9 @@ class MaxPool2d(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, geometry: Pool2dGeometry, indices: bool) -> Any:
-        y, argmax = max_pool2d(x, geometry=geometry)
+        if not (indices or ctx.needs_input_grad[0]):
+            return max_pool2d(x, geometry=geometry, with_argmax=False)
+        y, argmax = max_pool2d(x, geometry=geometry, with_argmax=True)
         ctx.save_for_backward(argmax)
         ctx.geometry = geometry
         return (y, max_pool2d_indices(argmax, geometry=geometry)) if indices else y

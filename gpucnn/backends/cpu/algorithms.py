@@ -59,7 +59,7 @@ def _is_scattered(g: Conv2dGeometry, direction: str) -> bool:
 
 def _has_few_channels(g: Conv2dGeometry, direction: str) -> bool:
     """So few that the next layers will have few as well, and a batch to make rows of."""
-    return g.groups == 1 and g.c <= 8 and g.k <= 16 and g.n >= 16
+    return g.groups == 1 and g.c <= 8 and g.k <= 16 and g.n >= 16 and g.dilation_h == 1
 
 
 def _is_tiled(g: Conv2dGeometry, *sizes: tuple[int, int]) -> bool:

@@ -104,20 +104,23 @@ def backward_weight(x: Array, dy: Array, dw: Array, db: Array | None, g: Conv2dG
 
 def backward_input(dy: Array, w: Array, dx: Array, g: Conv2dGeometry, finish: Epilogue) -> None:
     """dx (C, H, W, N) from dy (K, P, Q, N) and w (K, R, S, C), all of any strides."""
-    # The last filter row meets the first row of dy that an input row was read for.
-    matrix = np.ascontiguousarray(w[:, ::-1].transpose(2, 3, 1, 0)).reshape(g.s * g.c, -1)
+    # An input row meets every `stride_h`th filter row; the last of them the first row of dy.
+    phases = [w[:, phase :: g.stride_h][:, ::-1] for phase in range(min(g.stride_h, g.r))]
+    matrices = [np.ascontiguousarray(f.transpose(2, 3, 1, 0)) for f in phases]
     gradients = np.ascontiguousarray(dy.transpose(1, 0, 2, 3)).reshape(g.p * g.k, -1)
 
     def work(h0: int, h1: int) -> None:
         shares = workspace(1, (h1 - h0, g.s, g.c, g.q, g.n), dy.dtype)
         flat = shares.reshape(h1 - h0, g.s * g.c, -1)
         for h in range(h0, h1):
-            p0, p1 = max(0, h + g.pad_top - g.r + 1), min(g.p, h + g.pad_top + 1)
+            last, phase = divmod(h + g.pad_top, g.stride_h)
+            count = matrices[phase].shape[2] if phase < len(matrices) else 0
+            first = last + 1 - count
+            p0, p1 = max(0, first), min(g.p, last + 1)
             if p0 >= p1:
                 flat[h - h0] = 0
                 continue
-            skipped = p0 - (h + g.pad_top - g.r + 1)
-            taps = matrix[:, skipped * g.k : (skipped + p1 - p0) * g.k]
+            taps = matrices[phase][:, :, p0 - first : p1 - first].reshape(g.s * g.c, -1)
             multiply(taps, gradients[p0 * g.k : p1 * g.k], flat[h - h0])
         _scatter(shares.transpose(1, 2, 0, 3, 4), dx[:, h0:h1], g)
         finish((slice(None), slice(h0, h1), slice(None), slice(None)))

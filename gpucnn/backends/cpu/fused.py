@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpucnn.backends.cpu import conv, elementwise, norm
+from gpucnn.backends.cpu import algorithms, conv, elementwise, norm
 from gpucnn.backends.cpu.blocks import Array
 from gpucnn.backends.cpu.pool import max_pool2d
 from gpucnn.ops.geometry import Conv2dGeometry, Pool2dGeometry
@@ -34,18 +34,18 @@ def conv2d_max_pool(
     w: Array,
     b: Array | None,
     y: Array,
-    argmax: Array,
+    argmax: Array | None = None,
     *,
     geometry: Conv2dGeometry,
     pool: Pool2dGeometry,
     relu: bool,
     precision: str,
 ) -> None:
-    """y, argmax = max_pool2d of x * w + b; then, with `relu`, y's positive part.
+    """y and, if wanted, argmax = max_pool2d of x * w + b; then, with `relu`, y's positive part.
 
     The ReLU works on the maxima, which are fewer: it never makes a smaller value the larger one.
     """
-    order = (1, 2, 3, 0) if argmax.transpose(1, 2, 3, 0).flags.c_contiguous else (0, 2, 3, 1)
+    order = algorithms.order(geometry)
     memory = np.empty([geometry.y_shape[axis] for axis in order], y.dtype)
     whole = memory.transpose(sorted(range(4), key=order.__getitem__))
     conv.conv2d(x, w, b, None, whole, geometry=geometry, relu=False, precision=precision)

@@ -64,7 +64,7 @@ def forward(x: Array, w: Array, y: Array, g: Conv2dGeometry, finish: Epilogue) -
 
 
 def _by_filters(rows: Array, w: Array, y: Array, finish: Epilogue) -> None:
-    """y from a patch matrix and w (R, S, C, K), where the positions are few: some filters at a time.
+    """y from a patch matrix and w (R, S, C, K), the positions few: some filters at a time.
 
     Filters are then the longer side, and what BLAS is given first: it is up to twice as fast.
     """

@@ -72,12 +72,18 @@ def _grain(array: Array) -> int:
     return max(1, _BLOCK // max(1, array[0].size))
 
 
-def max_pool2d(x: Array, y: Array, argmax: Array, *, geometry: Pool2dGeometry) -> None:
-    """y (N, C, P, Q) and argmax = the maximum of each window and its position r*S + s."""
+def max_pool2d(
+    x: Array, y: Array, argmax: Array | None = None, *, geometry: Pool2dGeometry
+) -> None:
+    """y (N, C, P, Q) and, if wanted, argmax = each window's maximum and its position r*S + s."""
     if y.size == 0:
         return
-    source, best, position = _planes(x, y, argmax)
     steps = _taps(geometry)
+    if argmax is None:
+        found, source = _planes(y, x)
+        _maxima(found, source, steps, geometry)
+        return
+    source, best, position = _planes(x, y, argmax)
 
     def work(a: int, b: int) -> None:
         values, found, at = source[a:b], best[a:b], position[a:b]
@@ -89,11 +95,33 @@ def max_pool2d(x: Array, y: Array, argmax: Array, *, geometry: Pool2dGeometry) -
     parallel_for(source.shape[0], _grain(source), work, blas=False)
 
 
+def _maxima(y: Array, x: Array, steps: tuple[_Tap, ...], g: Pool2dGeometry) -> None:
+    """The maxima alone, which NaN is carried into as it comes."""
+
+    def work(a: int, b: int) -> None:
+        values, found, rest = x[a:b], y[a:b], steps
+        if steps and _is_everywhere(steps[0], g):
+            np.copyto(found, values[:, steps[0].rows, steps[0].columns])
+            rest = steps[1:]
+        else:
+            found.fill(-np.inf)
+        for _, rows, columns, in_rows, in_columns in rest:
+            held = found[:, rows, columns]
+            np.maximum(held, values[:, in_rows, in_columns], out=held)
+
+    parallel_for(x.shape[0], _grain(x), work, blas=False)
+
+
+def _is_everywhere(step: _Tap, g: Pool2dGeometry) -> bool:
+    """Whether every window has this position inside the input."""
+    return step[1:3] == (slice(0, g.p), slice(0, g.q))
+
+
 def _maximum(
     x: Array, y: Array, at: Array, steps: tuple[_Tap, ...], g: Pool2dGeometry, nan: bool
 ) -> None:
     first = steps[0] if steps else None
-    if first and first[:3] == (0, slice(0, g.p), slice(0, g.q)):
+    if first and first.number == 0 and _is_everywhere(first, g):
         np.copyto(y, x[:, first.rows, first.columns])
         at.fill(0)
         steps = steps[1:]

@@ -24,7 +24,7 @@ def conv2d_max_pool(
     w: Array,
     b: Array | None,
     y: Array,
-    argmax: Array,
+    argmax: Array | None = None,
     *,
     geometry: Conv2dGeometry,
     pool: Pool2dGeometry,
@@ -37,6 +37,8 @@ def conv2d_max_pool(
     position of the window. One launch where a direct kernel pays, in any memory order of x, w, y
     and argmax; else the convolution and the pool.
     """
+    if argmax is None:
+        argmax = runtime.empty(y.shape, pool.argmax_dtype, CHANNELS_LAST)
     instance = _fused(runtime, geometry, pool, precision, y.dtype.name)
     if instance is not None:
         b = dense_or_none(runtime, b)

@@ -44,9 +44,15 @@ class _Sizes(NamedTuple):
 
 
 def max_pool2d(
-    runtime: Runtime, x: Array, y: Array, argmax: Array, *, geometry: Pool2dGeometry
+    runtime: Runtime, x: Array, y: Array, argmax: Array | None = None, *, geometry: Pool2dGeometry
 ) -> None:
-    """y (N, C, P, Q) = maxima of the windows of x (N, C, H, W), argmax their window positions."""
+    """y (N, C, P, Q) = maxima of the windows of x (N, C, H, W), argmax their window positions.
+
+    The kernels write positions in any case: a byte beside four.
+    """
+    if argmax is None:
+        order = (0, 2, 3, 1) if x.transpose(0, 2, 3, 1).flags.c_contiguous else None
+        argmax = runtime.empty(y.shape, geometry.argmax_dtype, order)
     if pool_quads.max_pool2d(runtime, x, y, argmax, geometry):
         return
     function = kernel.get(
