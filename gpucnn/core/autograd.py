@@ -130,6 +130,8 @@ class Function:
 
     def save_for_backward(self, *tensors: Tensor | None) -> None:
         """Keep tensors for `backward`; one changed in place until then is an error there."""
+        if True not in self.needs_input_grad:
+            return
         # Data and version, not the tensor: an output that held its own node would be a cycle.
         self._saved = tuple(
             t if t is None else Saved(t.data, t.device, t._version, t._version[0]) for t in tensors

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -101,45 +102,70 @@ class Conv2dGeometry:
             ValueError: shapes and attributes do not go together.
             TypeError: an attribute is not an integer or a pair.
         """
-        what = f"(input {x}, weight {w}, groups {groups})"
-        if len(x) != 4 or len(w) != 4:
-            raise ValueError(
-                f"{call}: input must be (N, C, H, W) and weight (K, C / groups, R, S), got {what}"
-            )
-        (n, c, h, width), (k, c_group, r, s) = x, w
-        if not isinstance(groups, int) or groups < 1:
-            raise ValueError(f"{call}: groups must be a positive integer, got {groups!r}")
-        if c != c_group * groups:
-            raise ValueError(
-                f"{call}: input has {c} channels but weight expects {c_group * groups} {what}"
-            )
-        if k % groups:
-            raise ValueError(f"{call}: weight has {k} filters, not a multiple of groups {what}")
-        if k < 1 or r < 1 or s < 1:
-            raise ValueError(f"{call}: weight has no elements {what}")
-        if n and c and not (h and width):
-            raise ValueError(f"{call}: input has no elements, but is no empty batch {what}")
-        stride_h, stride_w = pair(call, "stride", stride, 1)
-        dilation_h, dilation_w = pair(call, "dilation", dilation, 1)
-        extent_h, extent_w = dilation_h * (r - 1) + 1, dilation_w * (s - 1) + 1
-        if isinstance(padding, str):
-            pads = _named_padding(call, padding, (stride_h, stride_w), (extent_h, extent_w))
-        else:
-            vertical, horizontal = pair(call, "padding", padding, 0)
-            pads = vertical, horizontal, vertical, horizontal
-        top, left, bottom, right = pads
-        padded = h + top + bottom, width + left + right
-        if padded[0] < extent_h or padded[1] < extent_w:
-            raise ValueError(
-                f"{call}: kernel covers {extent_h} x {extent_w} but the padded input is only "
-                f"{padded[0]} x {padded[1]} {what}"
-            )
-        p = (padded[0] - extent_h) // stride_h + 1
-        q = (padded[1] - extent_w) // stride_w + 1
-        return cls(
-            n, c, h, width, k, r, s, p, q, stride_h, stride_w,
-            top, left, bottom, right, dilation_h, dilation_w, groups,
-        )  # fmt: skip
+        make = _conv2d if _are_exact(stride, padding, dilation, groups) else _conv2d.__wrapped__
+        return make(call, x, w, stride, padding, dilation, groups)
+
+
+def _are_exact(*values: Any) -> bool:
+    """Whether equal values are the same to `of`: 1.0 and True equal 1, and are refused or not."""
+    return all(
+        type(v) in _EXACT or (type(v) is tuple and all(type(part) is int for part in v))
+        for v in values
+    )
+
+
+_EXACT = (int, str, bool, type(None))
+
+
+@lru_cache(maxsize=1024, typed=True)
+def _conv2d(
+    call: str,
+    x: tuple[int, ...],
+    w: tuple[int, ...],
+    stride: Pair,
+    padding: Pair | str,
+    dilation: Pair,
+    groups: int,
+) -> Conv2dGeometry:
+    what = f"(input {x}, weight {w}, groups {groups})"
+    if len(x) != 4 or len(w) != 4:
+        raise ValueError(
+            f"{call}: input must be (N, C, H, W) and weight (K, C / groups, R, S), got {what}"
+        )
+    (n, c, h, width), (k, c_group, r, s) = x, w
+    if not isinstance(groups, int) or groups < 1:
+        raise ValueError(f"{call}: groups must be a positive integer, got {groups!r}")
+    if c != c_group * groups:
+        raise ValueError(
+            f"{call}: input has {c} channels but weight expects {c_group * groups} {what}"
+        )
+    if k % groups:
+        raise ValueError(f"{call}: weight has {k} filters, not a multiple of groups {what}")
+    if k < 1 or r < 1 or s < 1:
+        raise ValueError(f"{call}: weight has no elements {what}")
+    if n and c and not (h and width):
+        raise ValueError(f"{call}: input has no elements, but is no empty batch {what}")
+    stride_h, stride_w = pair(call, "stride", stride, 1)
+    dilation_h, dilation_w = pair(call, "dilation", dilation, 1)
+    extent_h, extent_w = dilation_h * (r - 1) + 1, dilation_w * (s - 1) + 1
+    if isinstance(padding, str):
+        pads = _named_padding(call, padding, (stride_h, stride_w), (extent_h, extent_w))
+    else:
+        vertical, horizontal = pair(call, "padding", padding, 0)
+        pads = vertical, horizontal, vertical, horizontal
+    top, left, bottom, right = pads
+    padded = h + top + bottom, width + left + right
+    if padded[0] < extent_h or padded[1] < extent_w:
+        raise ValueError(
+            f"{call}: kernel covers {extent_h} x {extent_w} but the padded input is only "
+            f"{padded[0]} x {padded[1]} {what}"
+        )
+    p = (padded[0] - extent_h) // stride_h + 1
+    q = (padded[1] - extent_w) // stride_w + 1
+    return Conv2dGeometry(
+        n, c, h, width, k, r, s, p, q, stride_h, stride_w,
+        top, left, bottom, right, dilation_h, dilation_w, groups,
+    )  # fmt: skip
 
 
 def _named_padding(
@@ -211,35 +237,52 @@ class Pool2dGeometry:
             ValueError: shapes and attributes do not go together.
             TypeError: an attribute is not an integer or a pair.
         """
-        if len(x) != 4:
-            raise ValueError(f"{call}: input must be (N, C, H, W) or (C, H, W), got {x}")
-        n, c, h, width = x
-        if not (c and h and width):
-            raise ValueError(f"{call}: only the batch may be empty, got input {x}")
-        r, s = pair(call, "kernel_size", kernel_size, 1)
-        apart = stride is None or (isinstance(stride, (tuple, list)) and not stride)
-        stride_h, stride_w = (r, s) if apart else pair(call, "stride", stride, 1)
-        pad_h, pad_w = pair(call, "padding", padding, 0)
-        dilation_h, dilation_w = pair(call, "dilation", dilation, 1)
-        extent_h, extent_w = dilation_h * (r - 1) + 1, dilation_w * (s - 1) + 1
-        if pad_h > r // 2 or pad_w > s // 2:
-            raise ValueError(
-                f"{call}: padding must be at most half of the kernel, got padding "
-                f"{(pad_h, pad_w)} for a kernel of {(r, s)}"
-            )
-        if divisor_override is not None and divisor_override == 0:
-            raise ValueError(f"{call}: divisor_override must not be 0")
-        p = _pooled(h, extent_h, pad_h, stride_h, ceil_mode)
-        q = _pooled(width, extent_w, pad_w, stride_w, ceil_mode)
-        if p < 1 or q < 1:
-            raise ValueError(
-                f"{call}: a window of {extent_h} x {extent_w} does not fit the input {x} "
-                f"with padding {(pad_h, pad_w)}"
-            )
-        return cls(
-            n, c, h, width, r, s, p, q, stride_h, stride_w, pad_h, pad_w,
-            dilation_h, dilation_w, bool(ceil_mode), bool(count_include_pad), divisor_override,
-        )  # fmt: skip
+        given = (kernel_size, stride, padding, dilation, ceil_mode, count_include_pad)
+        make = _pool2d if _are_exact(*given, divisor_override) else _pool2d.__wrapped__
+        return make(call, x, *given, divisor_override)
+
+
+@lru_cache(maxsize=1024, typed=True)
+def _pool2d(
+    call: str,
+    x: tuple[int, ...],
+    kernel_size: Pair,
+    stride: Pair | None,
+    padding: Pair,
+    dilation: Pair,
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor_override: int | None,
+) -> Pool2dGeometry:
+    if len(x) != 4:
+        raise ValueError(f"{call}: input must be (N, C, H, W) or (C, H, W), got {x}")
+    n, c, h, width = x
+    if not (c and h and width):
+        raise ValueError(f"{call}: only the batch may be empty, got input {x}")
+    r, s = pair(call, "kernel_size", kernel_size, 1)
+    apart = stride is None or (isinstance(stride, (tuple, list)) and not stride)
+    stride_h, stride_w = (r, s) if apart else pair(call, "stride", stride, 1)
+    pad_h, pad_w = pair(call, "padding", padding, 0)
+    dilation_h, dilation_w = pair(call, "dilation", dilation, 1)
+    extent_h, extent_w = dilation_h * (r - 1) + 1, dilation_w * (s - 1) + 1
+    if pad_h > r // 2 or pad_w > s // 2:
+        raise ValueError(
+            f"{call}: padding must be at most half of the kernel, got padding "
+            f"{(pad_h, pad_w)} for a kernel of {(r, s)}"
+        )
+    if divisor_override is not None and divisor_override == 0:
+        raise ValueError(f"{call}: divisor_override must not be 0")
+    p = _pooled(h, extent_h, pad_h, stride_h, ceil_mode)
+    q = _pooled(width, extent_w, pad_w, stride_w, ceil_mode)
+    if p < 1 or q < 1:
+        raise ValueError(
+            f"{call}: a window of {extent_h} x {extent_w} does not fit the input {x} "
+            f"with padding {(pad_h, pad_w)}"
+        )
+    return Pool2dGeometry(
+        n, c, h, width, r, s, p, q, stride_h, stride_w, pad_h, pad_w,
+        dilation_h, dilation_w, bool(ceil_mode), bool(count_include_pad), divisor_override,
+    )  # fmt: skip
 
 
 def _pooled(size: int, extent: int, pad: int, stride: int, ceil_mode: bool) -> int:

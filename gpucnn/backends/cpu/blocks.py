@@ -114,7 +114,7 @@ def flat_views(*arrays: Any) -> list[Any] | None:
 
 def overlaps(array: Any, out: Array) -> bool:
     """Whether writing `out` element by element could change elements of `array` read later."""
-    if not isinstance(array, np.ndarray) or not np.may_share_memory(array, out):
+    if array is out or not isinstance(array, np.ndarray) or not np.may_share_memory(array, out):
         return False
     return (
         array.shape != out.shape

@@ -27,6 +27,8 @@ _SHARED = 1 << 24
 """Floating-point operations from which threads share one block of patches."""
 _FEWEST = 32
 """Filters of such a share at least."""
+_LONG = 1024
+"""Terms from which a product of two matrices, the right one by columns, is cut for speed."""
 _FEW = 64
 """Positions up to which filters are what is shared out."""
 _TRANSPOSED = 1 << 19
@@ -36,10 +38,11 @@ _TRANSPOSED = 1 << 19
 def forward(x: Array, w: Array, y: Array, g: Conv2dGeometry, finish: Epilogue) -> None:
     """y (N, P, Q, K) from x (N, H, W, C) and w (R, S, C, K), all of any strides."""
     pieces, transposed = blocks(g, g.c), by_tap(g, g.c)
+    if len(pieces) == 1 and not transposed and g.n * g.p * g.q <= _FEW:
+        shares = 4 if g.flops > _SHARED else 1
+        _by_filters(patches(x, g, pieces[0]), w, y, finish, shares)
+        return
     if len(pieces) == 1 and g.flops > _SHARED:
-        if g.n * g.p * g.q <= _FEW and not transposed:
-            _by_filters(patches(x, g, pieces[0]), w, y, finish)
-            return
         pieces = halves(pieces[0])
     matrix = _matrix(w)
     if transposed:
@@ -63,7 +66,7 @@ def forward(x: Array, w: Array, y: Array, g: Conv2dGeometry, finish: Epilogue) -
     parallel_for(len(pieces), 1, work)
 
 
-def _by_filters(rows: Array, w: Array, y: Array, finish: Epilogue) -> None:
+def _by_filters(rows: Array, w: Array, y: Array, finish: Epilogue, shares: int) -> None:
     """y from a patch matrix and w (R, S, C, K), the positions few: some filters at a time.
 
     Filters are then the longer side, and what BLAS is given first: it is up to twice as fast.
@@ -74,12 +77,15 @@ def _by_filters(rows: Array, w: Array, y: Array, finish: Epilogue) -> None:
 
     def work(start: int, stop: int) -> None:
         part = slice(start, stop)
-        shares = workspace(2, (stop - start, rows.shape[0]), y.dtype)
-        multiply(filters[part], columns, shares)
-        y[..., part] = shares.T.reshape(*y.shape[:3], -1)
+        product = workspace(2, (stop - start, rows.shape[0]), y.dtype)
+        if columns.shape[0] >= _LONG:
+            multiply(filters[part], columns, product)
+        else:
+            np.matmul(filters[part], columns, out=product)
+        y[..., part] = product.T.reshape(*y.shape[:3], -1)
         finish((*whole, part))
 
-    parallel_for(y.shape[3], max(_FEWEST, -(-y.shape[3] // 4)), work)
+    parallel_for(y.shape[3], max(_FEWEST, -(-y.shape[3] // shares)), work)
 
 
 def scatter(dy: Array, w: Array, dx: Array, g: Conv2dGeometry, finish: Epilogue) -> None:

@@ -46,6 +46,9 @@ _CHUNK = 1 << 16
 """Tiles times channels of which backward_weight keeps the frequencies."""
 _SHORTEST = 128
 """Tiles of such a chunk, as the terms that one product sums."""
+_FEW_FILTERS, _FEW_PRODUCTS = 1 << 20, 1 << 24
+"""Elements of filters' frequencies, and multiplications, up to which one thread computes them all:
+threads would wait for each other between calls as short as these."""
 _MANY = 4
 """Filters for each tile that make their sums more than the frequencies of the images."""
 
@@ -122,7 +125,10 @@ def _by_filters(plan: Plan, x: Array, w: Array, y: Array, finish: Epilogue) -> N
         plan.multiply(images.reshape(n, n, -1, inputs), spectrum, flat)
         plan.write(product, y, everything, slice(k0, k1), finish)
 
-    parallel_for(y.shape[3], plan.share(y.shape[3], parts * inputs), work)
+    filters = y.shape[3]
+    spectrum = n * n * parts * inputs * filters
+    small = spectrum <= _FEW_FILTERS and spectrum * grid.tiles <= _FEW_PRODUCTS
+    parallel_for(filters, filters if small else plan.share(filters, parts * inputs), work)
 
 
 def backward_weight(x: Array, dy: Array, dw: Array, m: int, g: Conv2dGeometry) -> None:
