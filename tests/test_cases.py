@@ -108,3 +108,12 @@ def test_channels_last_is_kept(case: Case, device: str) -> None:
     assert outcome.tensors[0].order == CHANNELS_LAST
     gradient = outcome.gradient_tensors[0]
     assert gradient is not None and gradient.order == CHANNELS_LAST
+
+
+@by_name([case for case in CASES if "pool" in case.op])
+def test_the_same_without_a_gradient(case: Case, device: str) -> None:
+    """What is not kept for a backward pass changes no value."""
+    outputs = run(case, device).outputs
+    with gpucnn.no_grad():
+        alone = run(case, device).outputs
+    assert [y.tobytes() for y in alone] == [y.tobytes() for y in outputs]

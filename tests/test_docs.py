@@ -20,7 +20,9 @@ def settled(text: str) -> str:
     return re.sub(r"\d+ times", "N times", text).strip()
 
 
-@pytest.mark.parametrize("name", ["capture.md", "writing-a-kernel.md", "emulated-device.md"])
+@pytest.mark.parametrize(
+    "name", ["capture.md", "precision.md", "writing-a-kernel.md", "emulated-device.md"]
+)
 def test_code_and_output(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

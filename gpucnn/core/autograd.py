@@ -174,8 +174,8 @@ class Function:
     def apply(cls, *args: Any) -> Any:
         """Run `forward`, and record it when gradients are on and an argument requires one."""
         ctx = cls()
-        needs = tuple(isinstance(a, Tensor) and a.requires_grad for a in args)
-        record = state.enabled and any(needs)
+        needs = tuple([isinstance(a, Tensor) and a.requires_grad for a in args])
+        record = state.enabled and True in needs
         ctx.needs_input_grad = needs if record else (False,) * len(needs)
         enabled, state.enabled = state.enabled, False
         try:

@@ -80,11 +80,13 @@ class Tensor(Bound):
     # ---- what it looks like -------------------------------------------------------------------
     @property
     def shape(self) -> tuple[int, ...]:
-        return cast("tuple[int, ...]", self.data.shape)
+        shape: tuple[int, ...] = self.data.shape
+        return shape
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return cast("np.dtype[Any]", self.data.dtype)
+        dtype: np.dtype[Any] = self.data.dtype
+        return dtype
 
     @property
     def ndim(self) -> int:

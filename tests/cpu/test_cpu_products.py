@@ -57,6 +57,9 @@ def test_multiply_long(limit, rows, length, columns):
         out = np.empty((rows, columns), np.float32)
         products.multiply_long(left, b, out)
         close(out, expected, np.float32, 4)
+    both = np.empty((2, rows, columns), np.float32)
+    products.multiply_long(np.stack([a, 2 * a]), np.stack([b, b]), both)
+    close(both, np.stack([expected, 2 * expected]), np.float32, 4)
 
 
 def test_cuts_are_within_the_limit_and_about_equal(monkeypatch):

@@ -10,6 +10,7 @@ from gpucnn.backends.gpu import conv_simt, select
 from gpucnn.backends.gpu.estimate import planned_for
 from gpucnn.backends.gpu.host import A100
 from gpucnn.backends.gpu.instances import DIRECTIONS, MODULES, Problem, algorithm, instances
+from gpucnn.cases.algorithms import of_instances
 from gpucnn.ops.geometry import Conv2dGeometry
 
 CONVOLUTIONS = ("forward", "backward_input", "backward_weight")
@@ -156,3 +157,9 @@ def test_splits_fill_the_device_and_cover_the_depth() -> None:
         assert found.plan.splits == -(-depth // found.plan.each)
         assert found.plan.workspace == 4 * found.plan.splits * (g.k * g.c * 9 + g.k)
         assert found.parts["waves"] > 0.75
+
+
+def test_every_instance_has_a_row_for_gpucnn_check() -> None:
+    rows = list(of_instances(A100))
+    assert {row.algorithm for row in rows} == {instance.name for instance in instances()}
+    assert len({row.name for row in rows}) == len(rows)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -39,6 +41,14 @@ def launched(runtime: EmulatedRuntime) -> list[Any]:
     return found
 
 
+@contextmanager
+def keeping(runtime: EmulatedRuntime) -> Iterator[None]:
+    """Within it launches are not kept."""
+    kept, runtime.launches = runtime.launches, None
+    yield
+    runtime.launches = kept
+
+
 def with_ties(shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
     return np.random.default_rng(0).integers(-1, 2, shape).astype(np.float32)
 
@@ -64,6 +74,10 @@ def test_max_pool(
             place = unwritten(runtime, g.y_shape, order, "u1")
             pool.max_pool2d(runtime, put(runtime, x, order), found, place, geometry=g)
             assert np.array_equal(found, y, equal_nan=True) and np.array_equal(place, argmax)
+            alone = unwritten(runtime, g.y_shape, order)
+            with keeping(runtime):
+                pool.max_pool2d(runtime, put(runtime, x, order), alone, geometry=g)
+            assert np.array_equal(alone, y, equal_nan=True)
             for gate in (None, normal(2, *g.y_shape)):
                 dx = unwritten(runtime, g.x_shape, order)
                 gradient = put(runtime, dy, order)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,11 @@ _PRIMITIVES: dict[str, Callable[..., None]] = {
 }
 
 
+@lru_cache(maxsize=64)
+def _inverse(order: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted(range(len(order)), key=order.__getitem__))
+
+
 class CpuReplay:
     """A sequence of primitives over fixed arrays, BLAS held at one thread throughout."""
 
@@ -96,7 +102,7 @@ class CpuBackend:
         if order is None:
             return np.empty(shape, dtype)
         memory = np.empty([shape[axis] for axis in order], dtype)
-        array: Array = memory.transpose(sorted(range(len(order)), key=order.__getitem__))
+        array: Array = memory.transpose(_inverse(order))
         return array
 
     def from_host(self, array: Array) -> Array:
