@@ -73,7 +73,8 @@ def scatter(g: Conv2dGeometry, direction: str) -> float:
 def batch_last(g: Conv2dGeometry, direction: str) -> float:
     pixels, taps = g.n * g.p * g.q, g.r * g.s * g.c
     run = g.n * (g.q if g.stride_w == 1 else 1)
-    moved = _moves(pixels * taps, run) * (3 if direction == BACKWARD_INPUT else 1)
+    lines = g.n * g.h * g.q * g.s * g.c
+    moved = _moves(lines, run) * (2 if direction == BACKWARD_INPUT else 1)
     return _CALLS + moved + _product(pixels, taps, g.k)
 
 
