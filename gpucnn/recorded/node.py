@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 Array = Any
@@ -72,6 +72,18 @@ class Node:
         for number in self.mutated:
             if isinstance(self.inputs[number], Ref):
                 yield self.inputs[number]
+
+    def without_arrays(self) -> Node:
+        """The same, to be looked at: its pieces of memory may be gone."""
+
+        def described(value: Any) -> Any:
+            return replace(value, array=None) if isinstance(value, Ref) else value
+
+        return replace(
+            self,
+            inputs=list(map(described, self.inputs)),
+            outputs=list(map(described, self.outputs)),
+        )
 
 
 def extent(address: int, array: Array) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from gpucnn.core.precision import current_precision
 from gpucnn.core.tensor import Tensor
 from gpucnn.recorded import memory
 from gpucnn.recorded.fusion import Graph, Pattern, rewrite
-from gpucnn.recorded.node import Node, Ref
+from gpucnn.recorded.node import Buffer, Node, Ref
 from gpucnn.recorded.patterns import INEXACT, PATTERNS
 from gpucnn.recorded.trace import Trace
 
@@ -138,7 +138,6 @@ class _Recording:
         self._device: Device = trace.device
         self._backend = backends.get(trace.device)
         self._calls = self._planned()
-        trace.nodes = []
 
     def replay(self, tensors: Sequence[Tensor]) -> Any:
         copy = self._backend.primitives["copy"]
@@ -160,32 +159,57 @@ class _Recording:
             call()
 
     def _planned(self) -> list[Callable[[], None]]:
-        """The calls over arrays in one arena, those on which tensors live in their own memory."""
+        """The calls over arrays in one arena, those on which tensors live in their own memory.
+
+        The arrays of the recording are let go before the arena is made.
+        """
         lifetimes = Graph(self.nodes).buffers()
         movable = {buffer: life for buffer, life in lifetimes.items() if not buffer.held}
         offsets, size = memory.plan(movable)
+        arguments = [
+            [_placed(value, offsets) for value in (*node.inputs, *node.outputs)]
+            for node in self.nodes
+        ]
+        self.nodes = [node.without_arrays() for node in self.nodes]
+        self.trace.release()
+        for buffer in offsets:
+            buffer.array = None
         arena = self._backend.empty((size,), _BYTE, None)
 
         def array(value: Any) -> Any:
-            if not isinstance(value, Ref):
+            if not isinstance(value, _Place):
                 return value
-            offset = offsets.get(value.buffer) if value.buffer is not None else None
-            if offset is None or value.buffer is None:
-                return value.array
-            begin = offset + value.address - value.buffer.start
-            whole = max(value.dtype.itemsize, value.stop - value.address)
-            piece = arena[begin : begin + whole].view(value.dtype)
+            piece = arena[value.begin : value.begin + value.whole].view(value.dtype)
             return self._backend.as_strided(piece, value.shape, value.strides)
 
         return [
             functools.partial(
-                self._backend.primitives[node.name],
-                *map(array, node.inputs),
-                *map(array, node.outputs),
-                **node.attributes,
+                self._backend.primitives[node.name], *map(array, values), **node.attributes
             )
-            for node in self.nodes
+            for node, values in zip(self.nodes, arguments)
         ]
+
+
+class _Place(NamedTuple):
+    """An array in the arena: where its first element lies, and how many bytes follow."""
+
+    begin: int
+    whole: int
+    dtype: Any
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+def _placed(value: Any, offsets: dict[Buffer, int]) -> Any:
+    """What a call is given: a place in the arena, or the array (or number) itself."""
+    if not isinstance(value, Ref):
+        return value
+    offset = None if value.buffer is None else offsets.get(value.buffer)
+    if offset is None or value.buffer is None:
+        return value.array
+    begin = offset + value.address - value.buffer.start
+    whole = max(value.dtype.itemsize, value.stop - value.address)
+    return _Place(begin, whole, value.dtype, value.shape, value.strides)
 
 
 def _patterns(fuse: bool | str) -> tuple[Pattern, ...]:

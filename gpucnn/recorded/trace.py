@@ -154,6 +154,12 @@ class Trace:
 
     # ---- memory
 
+    def release(self) -> None:
+        """Let the recorded calls and their memory go; what `stale` looks at stays."""
+        self.nodes.clear()
+        self._buffers.clear()
+        self._starts.clear()
+
     def _add_buffer(self, address: int, array: Array) -> None:
         start, stop = extent(address, array)
         if stop > start:
