@@ -129,7 +129,7 @@ class Prediction:
     def resources(self) -> dict[str, float]:
         """Resource -> microseconds it is busy."""
         scored = self.scored
-        tensor = scored is not None and scored.instance.precision != "fp32"
+        tensor = scored is not None and scored.instance.algorithm == "tensorcore"
         # Of a kernel without a score this much is sure: blocks that are not there do not work.
         blocks = math.prod(self.main_launch.grid)
         share = min(1.0, blocks / self.gpu.multiprocessors) if scored is None else scored.score

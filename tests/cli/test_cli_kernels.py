@@ -176,6 +176,12 @@ def test_choose(invoke: Invoke) -> None:
         assert found["microseconds"] == max(found["resources"].values()) > 0
         assert found["limit"] == "tensor cores" or "tensor cores" not in found["resources"]
     assert {row["estimate, not a measurement"]["gpu"] for row in rows} == {"A100", "RTX 4090"}
+    result = invoke("kernels", "choose", "--net", "resnet18-cifar", "--gpu", "4090", "--json")
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    of_lanes = [row for row in rows if str(row["instance"]).startswith("winograd")]
+    assert of_lanes
+    for row in of_lanes:
+        assert "float32 units" in row["estimate, not a measurement"]["resources"]
 
 
 @pytest.mark.parametrize(
