@@ -14,15 +14,16 @@ class Buffer:
     """Memory that the recorded step allocated.
 
     Attributes:
-        array: the array that `dispatch` made there.
-        start, stop: its addresses.
+        start, stop: addresses by which its pieces are known. No other buffer has them: the memory
+            itself may be handed out again during the recording.
         held: somebody outside the step still has a tensor on it.
+        memory: the array that owns it, if it is held and its pieces' arrays are not kept.
     """
 
-    array: Array
     start: int
     stop: int
     held: bool = False
+    memory: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Ref:
     """An array argument of a call: a piece of memory, seen under a shape and strides.
 
     Attributes:
+        array: None where it can be had from the buffer.
         address: of its first element.
         start, stop: the addresses between which its elements lie.
         buffer: what it is a piece of; None for memory from before the step.

@@ -172,14 +172,13 @@ class _Recording:
         ]
         self.nodes = [node.without_arrays() for node in self.nodes]
         self.trace.release()
-        for buffer in offsets:
-            buffer.array = None
         arena = self._backend.empty((size,), _BYTE, None)
 
         def array(value: Any) -> Any:
             if not isinstance(value, _Place):
                 return value
-            piece = arena[value.begin : value.begin + value.whole].view(value.dtype)
+            memory = arena if value.memory is None else value.memory.reshape(-1).view(_BYTE)
+            piece = memory[value.begin : value.begin + value.whole].view(value.dtype)
             return self._backend.as_strided(piece, value.shape, value.strides)
 
         return [
@@ -191,8 +190,10 @@ class _Recording:
 
 
 class _Place(NamedTuple):
-    """An array in the arena: where its first element lies, and how many bytes follow."""
+    """An array in the arena, or in memory of its own: where its first element lies, and how many
+    bytes follow."""
 
+    memory: Any
     begin: int
     whole: int
     dtype: Any
@@ -204,12 +205,14 @@ def _placed(value: Any, offsets: dict[Buffer, int]) -> Any:
     """What a call is given: a place in the arena, or the array (or number) itself."""
     if not isinstance(value, Ref):
         return value
-    offset = None if value.buffer is None else offsets.get(value.buffer)
-    if offset is None or value.buffer is None:
+    if value.buffer is None:
         return value.array
-    begin = offset + value.address - value.buffer.start
+    if value.buffer.held and value.array is not None:
+        return value.array
+    begin = offsets.get(value.buffer, 0) + value.address - value.buffer.start
     whole = max(value.dtype.itemsize, value.stop - value.address)
-    return _Place(begin, whole, value.dtype, value.shape, value.strides)
+    memory = value.buffer.memory if value.buffer.held else None
+    return _Place(memory, begin, whole, value.dtype, value.shape, value.strides)
 
 
 def _patterns(fuse: bool | str) -> tuple[Pattern, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,10 @@ from gpucnn.core.dispatch import Spec
 from gpucnn.core.primitive import MUTATED
 from gpucnn.core.tensor import Tensor
 from gpucnn.recorded.node import Array, Buffer, Node, Ref, extent
+
+_FIRST = 1 << 60
+"""Where the addresses of buffers begin: beyond those of memory."""
+_ALIGNMENT = 64
 
 
 class Trace:
@@ -40,8 +44,9 @@ class Trace:
         self._tensors: dict[int, tuple[Tensor, Any, bool]] = {}
         self._gradients: dict[int, tuple[Tensor, Any]] = {}
         self._reset: set[int] = set()
-        self._buffers: list[Buffer] = []
+        self._places: list[_Place] = []  # where buffers lie, in the order of their addresses
         self._starts: list[int] = []
+        self._next = _FIRST
         self._made: list[weakref.ref[Tensor]] = []
         self._seen_versions: set[int] = set()
 
@@ -74,7 +79,7 @@ class Trace:
         if outputs is None:
             outputs = [backend.empty(shape, dtype, order) for shape, dtype, order in specs]
             for array in outputs:
-                self._add_buffer(backend.address(array), array)
+                self._add_buffer(backend.address(array), array, keep=device.type != "cpu")
         backend.primitives[name](*inputs, *outputs, **attributes)
         if self.reason is None:
             self.nodes.append(
@@ -149,7 +154,8 @@ class Trace:
         for array in [*arrays, *kept]:
             found = self._find(*extent(backend.address(array), array))
             if found is not None:
-                found.held = True
+                found.buffer.held = True
+                found.buffer.memory = found.owner()
         self._made.clear()
 
     # ---- memory
@@ -157,31 +163,64 @@ class Trace:
     def release(self) -> None:
         """Let the recorded calls and their memory go; what `stale` looks at stays."""
         self.nodes.clear()
-        self._buffers.clear()
+        self._places.clear()
         self._starts.clear()
 
-    def _add_buffer(self, address: int, array: Array) -> None:
+    def _add_buffer(self, address: int, array: Array, keep: bool) -> None:
+        """New memory; with `keep` it is not let go before the recording is over."""
         start, stop = extent(address, array)
-        if stop > start:
-            place = bisect.bisect(self._starts, start)
-            self._starts.insert(place, start)
-            self._buffers.insert(place, Buffer(array, start, stop))
+        if stop <= start:
+            return
+        first = last = bisect.bisect_left(self._starts, start)
+        # What lay here before is gone, or the memory would not have been handed out.
+        while first > 0 and self._places[first - 1].stop > start:
+            first -= 1
+        while last < len(self._places) and self._places[last].start < stop:
+            last += 1
+        buffer = Buffer(self._next, self._next + stop - start)
+        self._next = -(-buffer.stop // _ALIGNMENT) * _ALIGNMENT
+        owner = (lambda: array) if keep else weakref.ref(_owner(array))
+        self._places[first:last] = [_Place(start, stop, buffer, owner, keep)]
+        self._starts[first:last] = [start]
 
-    def _find(self, start: int, stop: int) -> Buffer | None:
-        place = bisect.bisect_right(self._starts, start) - 1
-        if place >= 0 and start < stop and stop <= self._buffers[place].stop:
-            return self._buffers[place]
-        return None
+    def _find(self, start: int, stop: int) -> _Place | None:
+        """The place of the buffer that has these addresses now."""
+        number = bisect.bisect_right(self._starts, start) - 1
+        if number < 0 or start >= stop:
+            return None
+        place = self._places[number]
+        return place if stop <= place.stop and place.owner() is not None else None
 
     def _ref(self, backend: backends.Backend, value: Any) -> Any:
         if value is None or isinstance(value, (int, float, np.generic)):
             return value
         address = backend.address(value)
         start, stop = extent(address, value)
+        place = self._find(start, stop)
+        shift = 0 if place is None else place.buffer.start - place.start
         return Ref(
-            value, address, start, stop, tuple(value.shape), tuple(value.strides), value.dtype,
-            self._find(start, stop),
+            value if place is None or place.keep else None,
+            address + shift, start + shift, stop + shift,
+            tuple(value.shape), tuple(value.strides), value.dtype,
+            None if place is None else place.buffer,
         )  # fmt: skip
+
+
+class _Place(NamedTuple):
+    """Where a buffer lies, and who owns its memory: None once it was let go."""
+
+    start: int
+    stop: int
+    buffer: Buffer
+    owner: Callable[[], Array | None]
+    keep: bool
+
+
+def _owner(array: Array) -> Array:
+    """The array whose memory a view looks at."""
+    while array.base is not None:
+        array = array.base
+    return array
 
 
 def _data(gradient: Tensor | None) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from typing import Any
 
 import numpy as np
@@ -296,3 +297,34 @@ def test_gradient_clipping_and_accumulation_inside() -> None:
         return [np.asarray(p.detach()).tobytes() for p in model.parameters()]
 
     assert go(True) == go(False)
+
+
+def test_a_recording_lets_memory_go() -> None:
+    """Arrays that nobody holds are gone while it goes on, and their addresses are used again."""
+    gone: list[bool] = []
+    addresses: set[int] = set()
+
+    def step(x: gpucnn.Tensor) -> list[gpucnn.Tensor]:
+        y, kept = x + 1.0, []
+        for number in range(6):
+            before = weakref.ref(y.data)
+            y = y * 2.0 - x
+            gone.append(before() is None)
+            addresses.add(y.data.__array_interface__["data"][0])
+            if number % 3 == 2:
+                kept.append(y[1:].clone())
+        return [y, *kept]
+
+    captured = gpucnn.capture(step)
+    x = gpucnn.randn(200, 300)
+    with gpucnn.no_grad():
+        expected = [y.data.copy() for y in step(x)]
+        gone.clear()
+        addresses.clear()
+        captured(x)
+        for _ in range(3):
+            found = [y.data.copy() for y in captured(x)]
+            assert all(np.array_equal(a, b) for a, b in zip(found, expected))
+            captured(x + 1.0)
+    assert captured.reason is None and len(gone) == 12 and all(gone)
+    assert len(addresses) < 12
