@@ -116,4 +116,7 @@ def _report(verdicts: list[Verdict]) -> None:
 
 
 def _share(verdict: Verdict) -> float:
-    return (verdict.error or 0.0) / verdict.tolerance
+    error = verdict.error or 0.0
+    if not verdict.tolerance:  # to the bit
+        return float("inf") if error else 0.0
+    return error / verdict.tolerance

@@ -11,6 +11,7 @@ from cli_helpers import Invoke, assert_one_line
 
 import gpucnn
 from gpucnn.backends.gpu import cuda, nvrtc, precompile, sass
+from gpucnn.cases import CASES
 from gpucnn.cli import kernel_rows
 
 if not nvrtc.compilers():
@@ -296,3 +297,13 @@ def test_check_emulated(invoke: Invoke, major: int) -> None:
 def test_the_compiler_is_of_the_emulated_device(invoke: Invoke) -> None:
     result = invoke("check", "--device", "cpu", "--only", ROW, "--compiler", "12")
     assert "go with --device emulated" in assert_one_line(result)
+
+
+@pytest.mark.usefixtures("default_device_kept")
+def test_check_of_the_whole_table(invoke: Invoke) -> None:
+    """Rows that must agree to the bit among them, and a table of every operation."""
+    result = invoke("check", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert f"\n{len(CASES)} passed, 0 failed\n" in result.stdout
+    for op in {case.op for case in CASES}:
+        assert re.search(rf"^ ?{op} ", result.stdout, re.MULTILINE), op
