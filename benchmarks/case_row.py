@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 import gpucnn
-from gpucnn import backends
 from gpucnn.backends.cpu import algorithms
 from gpucnn.backends.gpu import select
 from gpucnn.benchmarks import reference
+from gpucnn.benchmarks.measure import gpu_runtime
 from gpucnn.benchmarks.row import EAGER, Array, Call, Row, Setup, Variant
 from gpucnn.cases.case import Case, Input, to_device
 from gpucnn.cases.operations import operation
@@ -102,8 +102,8 @@ class CaseRow(Row):
         if device.type == "cpu":
             found = algorithms.explain(g, direction, variant.precision)
             return (found[0].name, found[0].name) if found else ("by groups", "by groups")
-        runtime: Any = backends.get(device).runtime  # type: ignore[attr-defined]
-        chosen = select.choose(direction, g, variant.precision, runtime.properties())
+        properties = gpu_runtime(device).properties()
+        chosen = select.choose(direction, g, variant.precision, properties)
         own = "" if chosen.precision == variant.precision else f" {chosen.precision}"
         tile = f"{chosen.tile_m}x{chosen.tile_n}x{chosen.tile_k}"
         return f"{chosen.algorithm} {tile}{own}", chosen.name

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from gpucnn import backends
+from gpucnn.backends.gpu import GpuBackend
 from gpucnn.core import memory
 from gpucnn.core.device import Device
 
@@ -119,11 +120,23 @@ class EventClock:
         return [self._runtime.elapsed_ms(start, end) / 1e3 / calls for start, end in marks]
 
 
+def gpu_runtime(device: Device) -> Any:
+    """The runtime of a device that launches kernels.
+
+    Raises:
+        ValueError: the device is the cpu.
+    """
+    backend = backends.get(device)
+    if not isinstance(backend, GpuBackend):
+        raise ValueError(f"gpu_runtime: {device} launches no kernels")
+    return backend.runtime
+
+
 def clock(device: Device) -> Clock:
     """The clock of a device that is not emulated."""
     if device.type != "cuda":
         return HostClock()
-    runtime: Any = backends.get(device).runtime  # type: ignore[attr-defined]
+    runtime = gpu_runtime(device)
     size = max(_FLUSH_BYTES, 4 * runtime.properties().l2_cache)
     written = memory.empty((size // 4,), memory.float32, device)
     return EventClock(runtime, lambda: memory.fill(written, 0.0))

@@ -6,12 +6,11 @@ import gc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from gpucnn import backends
 from gpucnn.backends.cpu.threads import blas_single
 from gpucnn.benchmarks import epoch, layers, ops, overhead, scaling, train
-from gpucnn.benchmarks.measure import Clock, Contestant, Timing, measure
+from gpucnn.benchmarks.measure import Clock, Contestant, Timing, gpu_runtime, measure
 from gpucnn.benchmarks.peaks import Peaks
 from gpucnn.benchmarks.result import TO_BEFORE, Entry, Result
 from gpucnn.benchmarks.row import Array, Call, Row, Setup, Variant
@@ -153,8 +152,7 @@ class Bench:
     def _give_memory_back(self) -> None:
         """Both libraries keep memory for themselves that the other one may need."""
         gc.collect()
-        runtime: Any = backends.get(self.setup.device).runtime  # type: ignore[attr-defined]
-        runtime.give_memory_back()
+        gpu_runtime(self.setup.device).give_memory_back()
         if self.opponent is not None:
             self.opponent.give_memory_back()
 

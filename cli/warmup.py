@@ -95,7 +95,8 @@ def warmup(
         return
     click.echo(
         f"{model}, batches of {', '.join(map(str, batches))}, {facts['target']}: "
-        f"{len(modules)} modules, {compiled} compiled in {seconds:.1f} s, the others were there"
+        f"{len(modules)} modules, {compiled} compiled in {seconds:.1f} s"
+        + (", the others were there" if compiled < len(modules) else "")
     )
     click.echo(f"cache folder: {folder}{f' ({problem}: nothing is kept)' if problem else ''}")
 

@@ -21,27 +21,38 @@ if TYPE_CHECKING:
 _TOLERANCES = {"tf32": 4e-3, "bf16": 2e-2, "fp16": 4e-3, "winograd": 5e-5}
 
 
-def _conv(x: tuple[int, ...], w: tuple[int, ...], *, note: str = "", **options: Any) -> Case:
-    own = {name: options.pop(name) for name in ("precision", "algorithm") if name in options}
-    tolerance = _TOLERANCES.get(own.get("precision", own.get("algorithm", "")), 2e-5)
-    inputs = Input(x), Input(w), Input((w[0],))
-    return Case("conv2d", inputs, options, note, tolerance, **own)
+def conv(
+    x: Any,
+    w: Any,
+    bias: bool = True,
+    note: str = "",
+    precision: str = "auto",
+    algorithm: str = "",
+    **attributes: Any,
+) -> Case:
+    """A row of `conv2d`, by inputs or their shapes; precision and algorithm as in `Case`."""
+    x, w = (value if isinstance(value, Input) else Input(value) for value in (x, w))
+    b = Input((w.shape[0],)) if bias else None
+    return Case(
+        "conv2d", (x, w, b), attributes, note, _TOLERANCES.get(algorithm or precision, 2e-5),
+        precision=precision, algorithm=algorithm,
+    )  # fmt: skip
 
 
 PRECISIONS = [
-    *(_conv((2, 64, 9, 7), (72, 64, 3, 3), padding=1, precision=name,
+    *(conv((2, 64, 9, 7), (72, 64, 3, 3), padding=1, precision=name,
             note="tensor cores: a rest of rows and columns")
       for name in ("3xtf32", "tf32", "bf16", "fp16")),
-    _conv((1, 256, 7, 5), (256, 256, 3, 3), stride=2, padding=1, precision="bf16",
+    conv((1, 256, 7, 5), (256, 256, 3, 3), stride=2, padding=1, precision="bf16",
           note="few positions, long sums: split"),
 ]  # fmt: skip
 """Rows of rounded operands, in each direction."""
 
 ALGORITHMS = [
-    _conv((2, 8, 9, 7), (40, 8, 3, 3), padding=1, algorithm="winograd", note="tiles at the edges"),
-    _conv((3, 24, 13, 11), (40, 24, 3, 3), padding=1, algorithm="simt",
+    conv((2, 8, 9, 7), (40, 8, 3, 3), padding=1, algorithm="winograd", note="tiles at the edges"),
+    conv((3, 24, 13, 11), (40, 24, 3, 3), padding=1, algorithm="simt",
           note="shares of a sum, and the bias's gradient with them"),
-    *(_conv((2, 12, 11, 9), (12, 1, 3, 3), groups=12, padding=1, stride=stride,
+    *(conv((2, 12, 11, 9), (12, 1, 3, 3), groups=12, padding=1, stride=stride,
             note="quads of channels") for stride in (1, 2)),
 ]  # fmt: skip
 """Rows of algorithms that the choice on the emulated device passes over."""

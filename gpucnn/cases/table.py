@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpucnn.cases.algorithms import ALGORITHMS, PRECISIONS
+from gpucnn.cases.algorithms import ALGORITHMS, PRECISIONS, conv
 from gpucnn.cases.case import Case, Input
 from gpucnn.cases.fused import FUSED
 from gpucnn.cases.traffic import TRAFFIC
@@ -12,44 +12,37 @@ from gpucnn.cases.traffic import TRAFFIC
 I = Input  # noqa: E741  a table reads better with a short name
 
 
-def _conv(x: Any, w: Any, bias: bool = True, note: str = "", **attributes: Any) -> Case:
-    x = x if isinstance(x, Input) else Input(x)
-    w = w if isinstance(w, Input) else Input(w)
-    b = Input((w.shape[0],)) if bias else None
-    return Case("conv2d", (x, w, b), attributes, note)
-
-
 CONVOLUTION = [
-    _conv((2, 3, 7, 5), (4, 3, 3, 3), note="no padding"),
-    _conv((2, 3, 7, 5), (4, 3, 3, 3), bias=False, padding=1, note="no bias"),
-    _conv((3, 1, 28, 28), (6, 1, 5, 5), padding=2, note="LeNet's first layer"),
-    _conv((2, 6, 14, 14), (16, 6, 5, 5), note="LeNet's second layer"),
-    _conv((2, 3, 13, 11), (5, 3, 3, 2), stride=(2, 3), padding=(1, 0), note="uneven strides"),
-    _conv((2, 4, 11, 13), (7, 4, 3, 3), dilation=(2, 3), padding=(2, 1), note="dilation"),
-    _conv((1, 5, 9, 9), (3, 5, 4, 4), padding="same", note="even filter: more padding at the end"),
-    _conv((2, 2, 8, 6), (3, 2, 3, 5), padding="valid"),
-    _conv((2, 6, 7, 7), (9, 2, 3, 3), groups=3, padding=1, note="groups"),
-    _conv((2, 7, 9, 8), (7, 1, 3, 3), groups=7, padding=1, note="depthwise"),
-    _conv((2, 5, 9, 8), (5, 1, 3, 3), groups=5, stride=2, padding=1, note="strided depthwise"),
-    _conv((2, 3, 9, 9), (6, 1, 3, 3), groups=3, note="depthwise with a multiplier"),
-    _conv((2, 17, 6, 5), (19, 17, 1, 1), note="pointwise"),
-    _conv((2, 8, 9, 7), (16, 8, 1, 1), stride=2, bias=False, note="a ResNet shortcut"),
-    _conv((1, 3, 31, 29), (8, 3, 7, 7), stride=2, padding=3, note="an ImageNet stem"),
-    _conv((1, 3, 35, 35), (5, 3, 11, 11), stride=4, padding=2, note="AlexNet's first layer"),
-    _conv((3, 64, 8, 8), (65, 64, 3, 3), padding=1, note="one filter beyond a tile of 64"),
-    _conv((1, 67, 9, 7), (63, 67, 3, 3), padding=1, note="channels beyond a tile"),
-    _conv((5, 16, 17, 19), (32, 16, 3, 3), padding=1, note="split sum over positions"),
-    _conv((17, 3, 9, 8), (5, 3, 3, 2), stride=(2, 1), padding=1, dilation=(1, 2), note="a batch"),
-    _conv((16, 1, 12, 12), (6, 1, 5, 5), padding=2, note="few channels of a batch"),
-    _conv((1, 1, 1, 1), (1, 1, 1, 1), note="one of everything"),
-    _conv((1, 2, 3, 3), (4, 2, 3, 3), note="one output position"),
-    _conv((2, 3, 4, 4), (2, 3, 3, 3), padding=4, note="padding beyond the filter"),
-    _conv((0, 3, 7, 5), (4, 3, 3, 3), note="an empty batch"),
-    _conv(I((2, 4, 7, 5), layout="channels_last"), (4, 4, 3, 3), padding=1),
-    _conv(I((2, 3, 7, 6), layout="transposed"), (4, 3, 3, 3), padding=1, note="a transposed view"),
-    _conv(I((2, 3, 7, 6), layout="reversed"), (4, 3, 3, 3), padding=1, note="negative strides"),
-    _conv((2, 4, 7, 6), I((8, 4, 3, 3), layout="channels_last"), padding=1, note="KRSC weights"),
-    _conv((3, 7, 6), (4, 3, 3, 3), note="an image without a batch"),
+    conv((2, 3, 7, 5), (4, 3, 3, 3), note="no padding"),
+    conv((2, 3, 7, 5), (4, 3, 3, 3), bias=False, padding=1, note="no bias"),
+    conv((3, 1, 28, 28), (6, 1, 5, 5), padding=2, note="LeNet's first layer"),
+    conv((2, 6, 14, 14), (16, 6, 5, 5), note="LeNet's second layer"),
+    conv((2, 3, 13, 11), (5, 3, 3, 2), stride=(2, 3), padding=(1, 0), note="uneven strides"),
+    conv((2, 4, 11, 13), (7, 4, 3, 3), dilation=(2, 3), padding=(2, 1), note="dilation"),
+    conv((1, 5, 9, 9), (3, 5, 4, 4), padding="same", note="even filter: more padding at the end"),
+    conv((2, 2, 8, 6), (3, 2, 3, 5), padding="valid"),
+    conv((2, 6, 7, 7), (9, 2, 3, 3), groups=3, padding=1, note="groups"),
+    conv((2, 7, 9, 8), (7, 1, 3, 3), groups=7, padding=1, note="depthwise"),
+    conv((2, 5, 9, 8), (5, 1, 3, 3), groups=5, stride=2, padding=1, note="strided depthwise"),
+    conv((2, 3, 9, 9), (6, 1, 3, 3), groups=3, note="depthwise with a multiplier"),
+    conv((2, 17, 6, 5), (19, 17, 1, 1), note="pointwise"),
+    conv((2, 8, 9, 7), (16, 8, 1, 1), stride=2, bias=False, note="a ResNet shortcut"),
+    conv((1, 3, 31, 29), (8, 3, 7, 7), stride=2, padding=3, note="an ImageNet stem"),
+    conv((1, 3, 35, 35), (5, 3, 11, 11), stride=4, padding=2, note="AlexNet's first layer"),
+    conv((3, 64, 8, 8), (65, 64, 3, 3), padding=1, note="one filter beyond a tile of 64"),
+    conv((1, 67, 9, 7), (63, 67, 3, 3), padding=1, note="channels beyond a tile"),
+    conv((5, 16, 17, 19), (32, 16, 3, 3), padding=1, note="split sum over positions"),
+    conv((17, 3, 9, 8), (5, 3, 3, 2), stride=(2, 1), padding=1, dilation=(1, 2), note="a batch"),
+    conv((16, 1, 12, 12), (6, 1, 5, 5), padding=2, note="few channels of a batch"),
+    conv((1, 1, 1, 1), (1, 1, 1, 1), note="one of everything"),
+    conv((1, 2, 3, 3), (4, 2, 3, 3), note="one output position"),
+    conv((2, 3, 4, 4), (2, 3, 3, 3), padding=4, note="padding beyond the filter"),
+    conv((0, 3, 7, 5), (4, 3, 3, 3), note="an empty batch"),
+    conv(I((2, 4, 7, 5), layout="channels_last"), (4, 4, 3, 3), padding=1),
+    conv(I((2, 3, 7, 6), layout="transposed"), (4, 3, 3, 3), padding=1, note="a transposed view"),
+    conv(I((2, 3, 7, 6), layout="reversed"), (4, 3, 3, 3), padding=1, note="negative strides"),
+    conv((2, 4, 7, 6), I((8, 4, 3, 3), layout="channels_last"), padding=1, note="KRSC weights"),
+    conv((3, 7, 6), (4, 3, 3, 3), note="an image without a batch"),
 ]
 
 

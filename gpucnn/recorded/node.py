@@ -16,14 +16,17 @@ class Buffer:
     Attributes:
         start, stop: addresses by which its pieces are known. No other buffer has them: the memory
             itself may be handed out again during the recording.
-        held: somebody outside the step still has a tensor on it.
-        memory: the array that owns it, if it is held and its pieces' arrays are not kept.
+        memory: the array that owns it, if somebody outside the step still has a tensor on it.
     """
 
     start: int
     stop: int
-    held: bool = False
     memory: Array | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether somebody outside the step can see it."""
+        return self.memory is not None
 
 
 @dataclass(frozen=True)

@@ -211,8 +211,7 @@ def _placed(value: Any, offsets: dict[Buffer, int]) -> Any:
         return value.array
     begin = offsets.get(value.buffer, 0) + value.address - value.buffer.start
     whole = max(value.dtype.itemsize, value.stop - value.address)
-    memory = value.buffer.memory if value.buffer.held else None
-    return _Place(memory, begin, whole, value.dtype, value.shape, value.strides)
+    return _Place(value.buffer.memory, begin, whole, value.dtype, value.shape, value.strides)
 
 
 def _patterns(fuse: bool | str) -> tuple[Pattern, ...]:

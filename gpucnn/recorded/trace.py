@@ -154,7 +154,6 @@ class Trace:
         for array in [*arrays, *kept]:
             found = self._find(*extent(backend.address(array), array))
             if found is not None:
-                found.buffer.held = True
                 found.buffer.memory = found.owner()
         self._made.clear()
 

@@ -7,6 +7,7 @@ import pytest
 import reference
 from cpu_helpers import CHWN, FLOATS, NHWC, close, in_order, layouts, run
 
+from gpucnn.backends.cpu import algorithms, batch_last
 from gpucnn.ops.geometry import Conv2dGeometry
 
 WEIGHT_ORDER = (0, 2, 3, 1)
@@ -173,3 +174,23 @@ def test_nan_spreads_only_to_windows_that_see_it():
     g = Conv2dGeometry.of("conv2d", x.shape, (1, 1, 3, 3), 1, 0, 1, 1)
     y = forward(g, x, np.ones((1, 1, 3, 3), np.float32))
     assert np.isnan(y).sum() == 4 and np.isnan(y[0, 0, :2, :2]).all()
+
+
+@pytest.mark.parametrize("padding", [(4, 0), (5, 0), (0, 4), (4, 1)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_few_channels_a_row_at_a_time(monkeypatch, padding, stride):
+    """As of a large batch: rows that read nothing but padding, above and below the image."""
+    monkeypatch.setattr(batch_last, "_PIECE", 1)
+    g = Conv2dGeometry.of("test", (16, 2, 4, 6), (3, 2, 3, 3), stride, padding, 1, 1)
+    assert algorithms.order(g) == CHWN
+    rng = np.random.default_rng(0)
+    x, w, b, dy = (rng.standard_normal(s) for s in (g.x_shape, g.w_shape, (g.k,), g.y_shape))
+    options = (stride, stride), (*padding, *padding), (1, 1), 1
+    y = reference.conv2d(x, w, b, *options)
+    dx = reference.conv2d_backward_input(dy, w, g.x_shape, *options)
+    dw, db = reference.conv2d_backward_weight(x, dy, g.w_shape, *options), dy.sum((0, 2, 3))
+    x, dy = in_order(x, CHWN), in_order(dy, CHWN)
+    close(forward(g, x, w, b, order=CHWN), y, np.float64)
+    close(backward_input(g, dy, w, order=CHWN), dx, np.float64)
+    for ours, expected in zip(backward_weight(g, x, dy), (dw, db)):
+        close(ours, expected, np.float64)

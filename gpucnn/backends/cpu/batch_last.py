@@ -44,8 +44,9 @@ def _lines(x: Array, g: Conv2dGeometry, p0: int, p1: int) -> Array:
     height = (p1 - p0 - 1) * g.stride_h + g.r
     width = (g.q - 1) * g.stride_w + (g.s - 1) * g.dilation_w + 1
     row = p0 * g.stride_h - g.pad_top
-    source = x[:, max(0, row) : row + height]
-    if g.pad_left or width > g.w or source.shape[1] < height:
+    if row >= 0 and row + height <= g.h and g.pad_left == 0 and width <= g.w:
+        source = x[:, row : row + height]
+    else:
         source = workspace(3, (g.c, height, width, g.n), x.dtype)
         copy_padded(x, row, -g.pad_left, source)
     lines = workspace(0, (height, g.s * g.c + 1, g.q, g.n), x.dtype)

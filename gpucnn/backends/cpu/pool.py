@@ -99,12 +99,8 @@ def _maxima(y: Array, x: Array, steps: tuple[_Tap, ...], g: Pool2dGeometry) -> N
     """The maxima alone, which NaN is carried into as it comes."""
 
     def work(a: int, b: int) -> None:
-        values, found, rest = x[a:b], y[a:b], steps
-        if steps and _is_everywhere(steps[0], g):
-            np.copyto(found, values[:, steps[0].rows, steps[0].columns])
-            rest = steps[1:]
-        else:
-            found.fill(-np.inf)
+        values, found = x[a:b], y[a:b]
+        rest = _begin(values, found, steps, g)
         for _, rows, columns, in_rows, in_columns in rest:
             held = found[:, rows, columns]
             np.maximum(held, values[:, in_rows, in_columns], out=held)
@@ -112,23 +108,24 @@ def _maxima(y: Array, x: Array, steps: tuple[_Tap, ...], g: Pool2dGeometry) -> N
     parallel_for(x.shape[0], _grain(x), work, blas=False)
 
 
-def _is_everywhere(step: _Tap, g: Pool2dGeometry) -> bool:
-    """Whether every window has this position inside the input."""
-    return step[1:3] == (slice(0, g.p), slice(0, g.q))
+def _begin(x: Array, y: Array, steps: tuple[_Tap, ...], g: Pool2dGeometry) -> tuple[_Tap, ...]:
+    """Write what the maxima start from: a position that all windows have. The steps left."""
+    if steps and steps[0][1:3] == (slice(0, g.p), slice(0, g.q)):
+        np.copyto(y, x[:, steps[0].rows, steps[0].columns])
+        return steps[1:]
+    y.fill(-np.inf)
+    return steps
 
 
 def _maximum(
     x: Array, y: Array, at: Array, steps: tuple[_Tap, ...], g: Pool2dGeometry, nan: bool
 ) -> None:
-    first = steps[0] if steps else None
-    if first and first.number == 0 and _is_everywhere(first, g):
-        np.copyto(y, x[:, first.rows, first.columns])
-        at.fill(0)
-        steps = steps[1:]
+    rest = _begin(x, y, steps, g)
+    if len(rest) < len(steps):
+        at.fill(steps[0].number)
     else:
-        y.fill(-np.inf)
         at[...] = _first_inside(g).astype(at.dtype)[:, :, None]
-    for number, rows, columns, in_rows, in_columns in steps:
+    for number, rows, columns, in_rows, in_columns in rest:
         candidate, held = x[:, in_rows, in_columns], y[:, rows, columns]
         larger = scratch(0, candidate.shape, np.bool_)
         np.greater(candidate, held, out=larger)

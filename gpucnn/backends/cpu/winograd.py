@@ -126,8 +126,8 @@ def _by_filters(plan: Plan, x: Array, w: Array, y: Array, finish: Epilogue) -> N
         plan.write(product, y, everything, slice(k0, k1), finish)
 
     filters = y.shape[3]
-    spectrum = n * n * parts * inputs * filters
-    small = spectrum <= _FEW_FILTERS and spectrum * grid.tiles <= _FEW_PRODUCTS
+    transformed = n * n * parts * inputs * filters
+    small = transformed <= _FEW_FILTERS and transformed * grid.tiles <= _FEW_PRODUCTS
     parallel_for(filters, filters if small else plan.share(filters, parts * inputs), work)
 
 
