@@ -6,7 +6,7 @@
 //
 // A thread keeps the sums of its channels' nine taps; each row of x meets the rows of dy that it is
 // under, which stay in registers. The blocks of grid.x share the pixels, grid.y are groups of
-// channels. Lanes are summed by shuffles, warps in shared memory, blocks by sum_shares.cu.
+// channels. Lanes are summed by shuffles, warps in shared memory, blocks by split_k.cu.
 #include "conv2d_depthwise_quads.cuh"
 
 constexpr int BLOCKS = 2;  // that must fit a multiprocessor: 255 registers a thread

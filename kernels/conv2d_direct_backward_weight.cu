@@ -10,7 +10,7 @@
 //
 // The warps of a channel share the quads of a tile, the blocks share the tiles (grid.x; grid.y are
 // groups of channels, grid.z of filters). What they sum is added in a fixed order: lanes of a warp
-// by shuffles, the warps in shared memory, the blocks' shares by sum_shares.cu.
+// by shuffles, the warps in shared memory, the blocks' shares by split_k.cu.
 //
 // Shared memory: the input of the tile (see Planes), dy as [quad][pixel][slot], and where each quad
 // finds its window in the planes.

@@ -243,3 +243,39 @@ extern "C" __global__ void __launch_bounds__(BLOCK, 1) cross_entropy_with_gradie
     partial[gridDim.x + blockIdx.x] = blockIdx.x == 0 ? divisor : 0;
   }
 }
+
+// Whether logit x of class c comes before logit y of class t in the order of argmax: the larger, of
+// equals the first, a NaN above all numbers.
+__device__ __forceinline__ bool before(real x, int c, real y, long long t) {
+  if (y != y) return x != x && c < t;
+  return x != x || x > y || (x == y && c < t);
+}
+
+// Running sums over batches: loss_sum += images * loss, and correct += the rows whose target has the
+// first largest logit. Counts of integers may be added in any order.
+extern "C" __global__ void __launch_bounds__(BLOCK, 1) add_scores(
+    const real* __restrict__ loss,         // (): the mean over the images
+    const real* __restrict__ logits,       // (M, C), any strides; M = 0 without classes
+    const long long* __restrict__ target,  // (M), any stride
+    double* __restrict__ loss_sum,         // ()
+    long long* __restrict__ correct,       // () or null where M = 0
+    long long images, Problem g) {
+  __shared__ int counts[BLOCK / 32];
+  int count = 0;
+  for (long long first = (long long)blockIdx.x * blockDim.y; first < g.rows;
+       first += (long long)gridDim.x * blockDim.y) {
+    const long long i = first + threadIdx.y;
+    const Row row = logits_of(logits, g, i);
+    const long long t = i < g.rows ? target[i * g.target_stride] : -1;
+    const bool valid = t >= 0 && t < g.classes;
+    const real own = valid ? logits[i * g.row_stride + t * g.class_stride] : 0;
+    int beaten = 0;
+    row.each([&](int c, real x) { beaten += before(x, c, own, t); });
+    beaten = lanes_sum(beaten, lanes());
+    if (threadIdx.x == 0) count += valid && beaten == 0;
+  }
+  count = block_sum(count, counts);
+  if (thread_of_block() != 0) return;
+  if (count > 0) atomicAdd((unsigned long long*)correct, (unsigned long long)count);
+  if (blockIdx.x == 0) *loss_sum += (double)*loss * images;
+}

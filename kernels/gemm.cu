@@ -8,7 +8,7 @@
 // multiplies every WARPS-th step of it on its own, without a barrier, and at the end their sums are
 // added up in order. That is a split of the depth without a second launch. Where even this leaves
 // the device empty, the depth is split over blocks as well (grid.y): each writes its share to a
-// workspace, which gemm_finish sums in fixed order.
+// workspace, which split_k_finish sums in fixed order.
 //
 // Large products of floats: gemm_simt.cu.
 #include "gemm_finish.cuh"

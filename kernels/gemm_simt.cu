@@ -8,7 +8,7 @@
 // quads: that size and all strides are multiples of 4, and so is n; all arrays lie on 16 bytes.
 //
 // A long k over a small y is split over the blocks of grid.y: each writes its share to a workspace,
-// which gemm_finish.cu sums in fixed order.
+// which split_k.cu sums in fixed order.
 //
 // With ROW_SUMS, which asks for A across the depth, also the sums over k of a's rows (the gradient of
 // a bias, where a is the gradient of a layer's outputs): who fetches a adds it up.

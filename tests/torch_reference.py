@@ -89,6 +89,13 @@ def _loss_and_gradient(x: Any, target: Any, weight: Any, **kw: Any) -> Any:
     return loss.detach(), torch.autograd.grad(loss.sum(), x)[0]
 
 
+def _scores(x: Any, target: Any = None) -> Any:
+    total, correct = 0.5 + 1.25 * len(x), torch.tensor(3)
+    if target is not None:
+        total, correct = total + 1.25 * len(x), correct + (x.argmax(1) == target).sum() + len(x)
+    return torch.tensor(total, dtype=torch.float64), correct
+
+
 def _prepare_images(x: Any, places: Any, factor: Any, offset: Any, size: Any) -> Any:
     """Image by image: mirrored windows of a copy padded with zeros on all sides."""
     (height, width), far = size, 4
@@ -120,6 +127,7 @@ _SPECIAL = {
     "reorder": lambda x, order: x,
     "batch_norm_train": _batch_norm_train,
     "batch_norm_eval": F.batch_norm,
+    "add_scores": _scores,
     "sgd_update": _sgd,
     "adam_update": _adam,
     "setitem": _setitem,

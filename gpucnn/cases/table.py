@@ -249,6 +249,13 @@ MODEL = [
                               None, None), {"momentum": 0.3, "eps": 1e-3}, "no weight, no bias"),
     Case("batch_norm_eval", (I((4, 5, 3, 7)), I((5,), grad=False), I((5,), "positive", grad=False),
                              I((5,)), I((5,))), {}, "given statistics"),
+    *(Case("add_scores", (I(s, kind, lay, grad=False), I(s[:1], f"classes:{s[1]}")), {}, n)
+      for s, kind, lay, n in (((9, 5), "ties", "C", "the first of equals counts"),
+                              ((67, 10), "special", "transposed", "a NaN is the largest"),
+                              ((5, 130), "normal", "C", "several numbers a thread"),
+                              ((130, 1), "normal", "sliced", "one class, several blocks"),
+                              ((0, 3), "normal", "C", "no image"))),
+    Case("add_scores", (I((6, 2), grad=False),), {}, "no classes: the loss alone"),
     *(Case("sgd_update", (I((1003,), grad=False), I((1003,), grad=False)),
            {"steps": 3, "lr": 0.1, "momentum": m, "dampening": d, "weight_decay": 0.01,
             "nesterov": nesterov, "maximize": maximize})

@@ -10,7 +10,7 @@ from gpucnn.core.autograd import Function
 from gpucnn.core.device import CPU
 from gpucnn.core.dispatch import Spec
 from gpucnn.core.memory import int64
-from gpucnn.core.primitive import primitive
+from gpucnn.core.primitive import mutating, primitive
 from gpucnn.core.tensor import Tensor
 from gpucnn.ops.activation import check_tensor
 from gpucnn.ops.broadcasting import common_dtype, same_device
@@ -76,6 +76,24 @@ def cross_entropy_with_gradient(
     """The loss of `cross_entropy` and dlogits of `cross_entropy_backward` for dloss = 1."""
     shape = logits.shape[:1] if reduction == "none" else ()
     return [Spec(shape, logits.dtype), Spec(logits.shape, logits.dtype)]
+
+
+@mutating(3, 4)
+def add_scores(
+    loss: Tensor,
+    logits: Tensor | None,
+    target: Tensor | None,
+    loss_sum: Tensor,
+    correct: Tensor | None,
+    *,
+    images: int,
+) -> list[Spec]:
+    """loss_sum += images * loss and correct += sum over i of [argmax logits[i] = target[i]].
+
+    In place: loss_sum () float64, correct () int64. loss () is of the logits' dtype; logits (M, C)
+    with C > 0, target (M,) int64 and correct may be None together: then only the loss counts.
+    """
+    return []
 
 
 class CrossEntropy(Function):

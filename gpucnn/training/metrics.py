@@ -18,6 +18,7 @@ from gpucnn.core.device import Device
 from gpucnn.core.tensor import Tensor
 from gpucnn.nn import Module
 from gpucnn.nn import functional as F
+from gpucnn.ops.loss import add_scores
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -52,13 +53,16 @@ class RunningMetrics:
     def update(self, loss: Tensor, outputs: Tensor, labels: Tensor) -> None:
         """Take in the mean loss () of a batch, its outputs and its labels."""
         images = len(outputs)
+        logits = numbers = correct = None
         with gpucnn.no_grad():
-            # float64: the sum of a long epoch must not depend on its length.
-            total = loss.detach().double() * images
-            self._loss = total if self._loss is None else self._loss + total
+            if self._loss is None:
+                # float64: the sum of a long epoch must not depend on its length.
+                self._loss = gpucnn.tensor(0.0, dtype=gpucnn.float64, device=loss.device)
             if _is_classification(outputs, labels):
-                correct = (outputs.detach().argmax(1) == labels).long().sum()
-                self._correct = correct if self._correct is None else self._correct + correct
+                if self._correct is None:
+                    self._correct = gpucnn.tensor(0, dtype=gpucnn.int64, device=loss.device)
+                logits, numbers, correct = outputs.to(loss.dtype), labels.long(), self._correct
+            add_scores(loss, logits, numbers, self._loss, correct, images=images)
         self.count += images
 
     def read(self) -> Evaluation:

@@ -64,7 +64,7 @@ def test_all_directions(runtime: EmulatedRuntime, stride: int, padding: int, cha
             assert error(db, dy.astype(np.float64).sum((0, 2, 3))) < 1e-6
     entries = {launch.kernel.entry for launch in launched(runtime)}
     assert all(
-        entry.startswith("conv2d_depthwise_quads") or entry == "sum_shares" for entry in entries
+        entry.startswith("conv2d_depthwise_quads") or entry == "split_k_sum" for entry in entries
     )
 
 

@@ -146,7 +146,7 @@ def test_backward_weight(runtime: EmulatedRuntime, instance: Instance) -> None:
         assert error(dw, reference.backward_weight(x, dy, g)) < 1e-6
         if with_bias:
             assert error(db, dy.astype(np.float64).sum((0, 2, 3))) < 1e-6
-            assert [launch.kernel.entry for launch in found[1:]] == ["sum_shares"]
+            assert [launch.kernel.entry for launch in found[1:]] == ["split_k_sum"]
         counters = found[0].report.counters
         # Only the last sum over the warps may meet a bank twice.
         assert counters.shared_load_wavefronts < 1.3 * counters.shared_load_wavefronts_ideal

@@ -66,7 +66,7 @@ def multiply(
     )  # fmt: skip
     assert_close(y, expected, 2e-6 if dtype == np.float32 else 1e-14)
     assert runtime.launches is not None
-    return runtime.launches[-2 if runtime.launches[-1].kernel.entry == "gemm_finish" else -1]
+    return runtime.launches[-2 if runtime.launches[-1].kernel.entry == "split_k_finish" else -1]
 
 
 def no_conflicts(launch: EmulatedLaunch) -> None:
@@ -148,7 +148,7 @@ def test_gradients_of_a_linear_layer(
         assert_close(db, dy.astype(np.float64).sum(axis=0), 5e-6)
     assert runtime.launches is not None
     assert [launch.kernel.entry for launch in runtime.launches] == (
-        [tile.entry, "sum_shares"] if splits else [tile.entry]
+        [tile.entry, "split_k_sum"] if splits else [tile.entry]
     )
     no_conflicts(runtime.launches[0])
 

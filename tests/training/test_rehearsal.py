@@ -55,6 +55,24 @@ def test_the_captured_step_is_the_fused_one() -> None:
     assert plain.modules.keys() <= captured.modules.keys()
 
 
+@pytest.mark.parametrize(("gpu", "capture"), [("a100", False), ("a100", True), ("h100", False)])
+@pytest.mark.parametrize(
+    ("name", "most"), [("lenet5", 12), ("convnet", 16), ("resnet18_cifar", 40)]
+)
+def test_a_training_needs_few_modules(name: str, most: int, capture: bool, gpu: str) -> None:
+    """What a first start compiles; validation, accuracy and the sum of the loss included."""
+    properties = estimate.properties(estimate.find(gpu))
+    done = rehearse(gpucnn.models.create(name), 128, properties, capture=capture)
+    assert len(done.modules) <= most
+
+
+def test_loss_and_accuracy_take_one_launch_a_batch() -> None:
+    names = [call.name for call in rehearse(lenet(), 4).calls]
+    assert names.count("add_scores") == STEPS + 1 and "argmax" not in names
+    launches = [c.launches for c in rehearse(lenet(), 4).calls if c.name == "add_scores"]
+    assert [len(each) for each in launches] == [1] * (STEPS + 1)
+
+
 def test_large_nets_take_no_memory() -> None:
     """Ten gigabytes of activations, of which nothing is written."""
     done = rehearse(gpucnn.models.create("resnet18"), 256, evaluate=False)

@@ -61,6 +61,7 @@ _PRIMITIVES: dict[str, Callable[..., None]] = {
         loss.cross_entropy,
         loss.cross_entropy_backward,
         loss.cross_entropy_with_gradient,
+        loss.add_scores,
         norm.batch_norm_statistics,
         norm.batch_norm,
         norm.batch_norm_backward,

@@ -1,4 +1,4 @@
-"""Cross entropy of class indices, and its gradient."""
+"""Cross entropy of class indices, its gradient, and running sums."""
 
 from __future__ import annotations
 
@@ -134,6 +134,24 @@ def cross_entropy_with_gradient(
     cross_entropy(logits, target, weight, loss, dlogits, divisor, **options)
     one = np.ones(loss.shape, loss.dtype)
     cross_entropy_backward(one, dlogits, target, weight, divisor, dlogits, **options)
+
+
+def add_scores(
+    loss: Array,
+    logits: Array | None,
+    target: Array | None,
+    loss_sum: Array,
+    correct: Array | None,
+    *,
+    images: int,
+) -> None:
+    """loss_sum += images * loss, and correct += rows of logits whose target has the largest.
+
+    The order is that of argmax: of equals the first, a NaN above all numbers.
+    """
+    loss_sum += np.float64(loss) * images
+    if logits is not None and target is not None and correct is not None:
+        correct += np.count_nonzero(logits.argmax(axis=1) == target)
 
 
 def check_classes(call: str, target: Array, classes: int, ignore: int) -> None:

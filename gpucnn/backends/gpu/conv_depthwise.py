@@ -130,6 +130,6 @@ def backward_weight(
         x, dy, target, struct(function, "Conv2d", geometry), found.each,
     )  # fmt: skip
     if found.splits > 1:
-        split_k.sum_shares(runtime, target, None, dw)
+        split_k.sum_shares(runtime, target, dw)
     if db is not None:
         reduce.reduce(runtime, dy, db, op="sum", axes=(0, 2, 3), keepdims=False)

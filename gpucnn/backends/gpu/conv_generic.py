@@ -137,6 +137,6 @@ def backward_weight(
         channels % 4 == 0 and aligned(runtime, target),
     )  # fmt: skip
     if found.splits > 1:
-        split_k.sum_shares(runtime, target, None, dw)
+        split_k.sum_shares(runtime, target, dw)
     if db is not None:
         reduce.reduce(runtime, dy, db, op="sum", axes=(0, 2, 3), keepdims=False)

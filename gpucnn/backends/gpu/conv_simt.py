@@ -223,7 +223,7 @@ def backward_weight(
         *_sizes(function, geometry), found.each, share,
     )  # fmt: skip
     if shares is not None:
-        split_k.sum_shares_with_tail(runtime, shares, dw, db)
+        split_k.sum_shares_in_quads(runtime, shares, dw, db)
 
 
 def _prepare(runtime: Runtime, instance: Instance, geometry: Conv2dGeometry) -> tuple[Kernel, Plan]:

@@ -87,7 +87,7 @@ def _matmul(
     arrays = [array for array in (shares, mask, y) if array is not None]
     quads = rows * ceil_div(columns, 4)
     runtime.launch(
-        kernel.get("gemm_finish.cu", "gemm_finish", real=real(y)),
+        kernel.get("split_k.cu", "split_k_finish", real=real(y)),
         (min(ceil_div(quads, 256), 16 * MULTIPROCESSORS),),
         (256,),
         shares, bias, mask, y, rows, columns, product.splits, relu,

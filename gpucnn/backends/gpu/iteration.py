@@ -75,7 +75,6 @@ class Axes:
             value = self._layouts[index] = np.zeros((), _layout_dtype(index))
             value["count"] = self.total
             value["packed"], value["tail"] = self.packed, self.tail
-            value["packed"], value["tail"] = self.packed, self.tail
             rank = value["rank"] = len(self.sizes)
             value["size"][:rank] = self.sizes
             for operand, steps in enumerate(self.steps):
@@ -129,7 +128,8 @@ def _layout_dtype(index: str) -> np.dtype[Any]:
 def in_packs(runtime: Runtime, axes: Axes, arrays: Sequence[Array | None]) -> Axes:
     """The axes in packs of 128 bits of the widest operand, where all that lie dense allow it.
 
-    `arrays` are the operands, None for a number.
+    Fewer elements than a pack are all tail: one module serves short arrays and long ones. `arrays`
+    are the operands, None for a number.
     """
     width = 16 // max(array.itemsize for array in arrays if array is not None)
     aligned = tuple(
@@ -141,22 +141,21 @@ def in_packs(runtime: Runtime, axes: Axes, arrays: Sequence[Array | None]) -> Ax
 
 @lru_cache(maxsize=8192)
 def _in_packs(axes: Axes, width: int, aligned: tuple[bool, ...]) -> Axes:
-    if not axes.sizes or axes.sizes[-1] < width:
-        return axes
-    last = axes.sizes[-1]
-    if last % width and len(axes.sizes) > 1:
+    if not axes.sizes:
+        return Axes((0,), ((0,),) * len(axes.steps), width, 0, tail=1)
+    count, tail = divmod(axes.sizes[-1], width)
+    if tail and len(axes.sizes) > 1:
         return axes
     packed = 0
     for operand, steps in enumerate(axes.steps):
         if steps[-1] == 1:
-            if not aligned[operand] or any(step % width for step in steps[:-1]):
+            if count and not aligned[operand] or any(step % width for step in steps[:-1]):
                 return axes
             packed |= 1 << operand
         elif steps[-1] != 0 or operand == 0:  # the first operand is the one that is written
             return axes
-    sizes = (*axes.sizes[:-1], last // width)
     packs = tuple((*steps[:-1], steps[-1] * width) for steps in axes.steps)
-    return Axes(sizes, packs, width, packed, last % width)
+    return Axes((*axes.sizes[:-1], count), packs, width, packed, tail)
 
 
 def walk(
@@ -181,7 +180,8 @@ def walk(
     packs = {"WIDTH": axes.width} if axes.width > 1 else {}
     kernel = get(file, entry, index_t=index, **defines, **packs)
     # A few waves of blocks; each thread then steps by the whole grid.
-    blocks = min(-(-axes.total // THREADS), 32 * runtime.properties().multiprocessors)
+    threads = max(axes.total, axes.tail)
+    blocks = min(-(-threads // THREADS), 32 * runtime.properties().multiprocessors)
     runtime.launch(kernel, (blocks,), (THREADS,), *arguments, axes.layout(index))
 
 

@@ -1,8 +1,10 @@
-"""Cross entropy of logits (M, C) against class numbers."""
+"""Cross entropy of logits (M, C) against class numbers, and its running sums."""
 
 from __future__ import annotations
 
 from typing import Any
+
+import numpy as np
 
 from gpucnn.backends.gpu import kernel
 from gpucnn.backends.gpu.kernel import Kernel, strided
@@ -134,6 +136,29 @@ def cross_entropy_with_gradient(
             problem.kernel("cross_entropy_finish"), (1,), (problem.threads,),
             partial, loss, None, blocks, mean,
         )  # fmt: skip
+
+
+def add_scores(
+    runtime: Runtime,
+    loss: Array,
+    logits: Array | None,
+    target: Array | None,
+    loss_sum: Array,
+    correct: Array | None,
+    *,
+    images: int,
+) -> None:
+    """loss_sum += images * loss, and correct += rows of logits whose target has the largest."""
+    if logits is None or target is None:
+        nothing = runtime.empty((0, 1), loss.dtype)
+        logits, target = nothing, runtime.empty((0,), np.dtype(np.int64))
+    problem = _Problem(logits, target, -1, 0.0)
+    function = problem.kernel("add_scores")
+    runtime.launch(
+        function, (min(max(problem.grid, 1), BLOCKS),), problem.block,
+        loss, strided(logits), strided(target), loss_sum, correct, images,
+        problem.struct(function),
+    )  # fmt: skip
 
 
 class _Problem:

@@ -88,7 +88,10 @@ def finish_statistics(
     lanes = power_of_two(channels, 8)  # 32 bytes of a row of `partial`: whole sectors
     moving = running_mean is not None and running_variance is not None
     runtime.launch(
-        kernel.get("batch_norm.cu", "batch_norm_moments_finish", real=real(partial)),
+        kernel.get(
+            "batch_norm.cu", "batch_norm_moments_finish", real=real(partial),
+            WIDTH=16 // partial.itemsize,  # single numbers here: the module of the other passes
+        ),  # fmt: skip
         (ceil_div(channels, lanes),),
         (lanes, THREADS // lanes),
         None if x is None else strided(x), partial, mean, variance,

@@ -30,28 +30,26 @@ def split(depth: int, tiles: int, shortest: int, step: int, nbytes: int) -> tupl
     return max(ceil_div(depth, each), 1), each
 
 
-def sum_shares(runtime: Runtime, shares: Array, bias: Array | None, y: Array) -> None:
-    """y = the sum of shares (splits, ...) in ascending order, + bias along y's last axis.
-
-    y and each share are dense, in the same order.
-    """
-    columns = 1 if bias is None else bias.size
+def sum_shares(runtime: Runtime, shares: Array, y: Array, tail: Array | None = None) -> None:
+    """y and tail = the sums of shares (splits, y.size + tail.size), all dense, in a fixed order."""
+    more = 0 if tail is None else tail.size
+    each = y.size + more
     runtime.launch(
         kernel.get("split_k.cu", "split_k_sum", real=real(y)),
-        (ceil_div(y.size, 256),),
+        (ceil_div(each, 32),),
         (256,),
-        shares, bias, y, y.size, shares.shape[0], columns,
+        shares, y, tail, shares.size // each, y.size, more,
     )  # fmt: skip
 
 
-def sum_shares_with_tail(runtime: Runtime, shares: Array, y: Array, tail: Array | None) -> None:
+def sum_shares_in_quads(runtime: Runtime, shares: Array, y: Array, tail: Array | None) -> None:
     """y and tail = the sums of shares (splits, y.size + tail.size) in ascending order.
 
     Sizes are multiples of 4; shares and y lie on 16 bytes.
     """
     more = 0 if tail is None else tail.size
     runtime.launch(
-        kernel.get("split_k.cu", "split_k_sum_with_tail", real=real(y)),
+        kernel.get("split_k.cu", "split_k_sum_quads", real=real(y)),
         (ceil_div(y.size + more, 4 * 64),),
         (64,),
         shares, y, tail, y.size, more, shares.shape[0],

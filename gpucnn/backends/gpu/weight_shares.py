@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from gpucnn.backends.gpu import kernel
-from gpucnn.backends.gpu.operands import ceil_div, real
+from gpucnn.backends.gpu import split_k
 from gpucnn.backends.gpu.runtime import Array, Runtime
 
 
@@ -26,9 +25,4 @@ def written_in_shares(
         return
     shares = runtime.empty((splits * each,), dw.dtype)
     yield shares, None if db is None else shares[weights:], each
-    runtime.launch(
-        kernel.get("sum_shares.cu", "sum_shares", real=real(dw)),
-        (ceil_div(each, 32),),
-        (256,),
-        shares, dw, db, splits, weights, biases,
-    )  # fmt: skip
+    split_k.sum_shares(runtime, shares, dw, db)
