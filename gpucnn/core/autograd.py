@@ -113,12 +113,12 @@ class Function:
 
     needs_input_grad: tuple[bool, ...]
 
-    def __init__(self) -> None:
-        self._saved: tuple[Saved | None, ...] | None = ()
-        self._edges: tuple[Edge | None, ...] = ()
-        self._outputs: list[tuple[tuple[int, ...], Any, Device]] = []
-        self._sequence = 0
-        self._retained: dict[int, weakref.ref[Tensor]] = {}
+    # What a record has; one that is not kept, because no gradient is wanted, has only the first.
+    _saved: tuple[Saved | None, ...] | None = ()
+    _edges: tuple[Edge | None, ...]
+    _outputs: list[tuple[tuple[int, ...], Any, Device]]
+    _sequence: int
+    _retained: dict[int, weakref.ref[Tensor]]
 
     @staticmethod
     def forward(ctx: Any, *args: Any) -> Any:
@@ -174,18 +174,21 @@ class Function:
     def apply(cls, *args: Any) -> Any:
         """Run `forward`, and record it when gradients are on and an argument requires one."""
         ctx = cls()
+        if not state.enabled:
+            ctx.needs_input_grad = (False,) * len(args)
+            return cls.forward(ctx, *args)
         needs = tuple([isinstance(a, Tensor) and a.requires_grad for a in args])
-        record = state.enabled and True in needs
-        ctx.needs_input_grad = needs if record else (False,) * len(needs)
-        enabled, state.enabled = state.enabled, False
+        ctx.needs_input_grad = needs
+        state.enabled = False
         try:
             result = cls.forward(ctx, *args)
         finally:
-            state.enabled = enabled
-        if not record:
+            state.enabled = True
+        if True not in needs:
             return result
-        ctx._edges = tuple(Edge.to(a) if needed else None for a, needed in zip(args, needs))
+        ctx._edges = tuple([Edge.to(a) if needed else None for a, needed in zip(args, needs)])
         ctx._sequence = next(_sequence)
+        ctx._outputs, ctx._retained = [], {}
         outputs = result if isinstance(result, tuple) else (result,)
         inputs = {id(a) for a in args}
         marked = [ctx._mark(index, out, id(out) in inputs) for index, out in enumerate(outputs)]

@@ -36,13 +36,16 @@ class Module(Registration):
     forward: Callable[..., Any] = _forward_missing
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if recording.state.recorder is not None:
-            recording.state.recorder.enter(self)
-            recording.guard(f"the precision of {type(self).__name__}", lambda: self._precision)
-        if self._precision is None:
+        recorder = recording.state.recorder
+        if recorder is not None:
+            recorder.enter(self)
+            recorder.guard(f"the precision of {type(self).__name__}", lambda: self._precision)
+        if self._precision is not None:
+            with in_precision(self._precision):
+                return self._call(args, kwargs)
+        if self._forward_hooks or self._forward_pre_hooks:
             return self._call(args, kwargs)
-        with in_precision(self._precision):
-            return self._call(args, kwargs)
+        return self.forward(*args, **kwargs)
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._forward_hooks or self._forward_pre_hooks:

@@ -103,13 +103,20 @@ def check_operands(call: str, input: Any, weight: Any, bias: Any, features: int)
         RuntimeError: they are on different devices.
     """
     check_tensor(call, weight, "weight")
-    same_device(call, input=input, weight=weight, bias=bias)
-    if input.dtype.kind != "f":
-        raise TypeError(f"{call}: input must be of floats, got {input.dtype}; use .float()")
-    for name, value in (("weight", weight), ("bias", bias)):
-        if value is not None and check_tensor(call, value, name).dtype != input.dtype:
-            raise TypeError(f"{call}: input is {input.dtype} but {name} is {value.dtype}")
-    if bias is not None and bias.shape != (features,):
+    if bias is not None:
+        check_tensor(call, bias, "bias")
+    device, dtype = input.device, input.dtype
+    if weight.device is not device or (bias is not None and bias.device is not device):
+        same_device(call, input=input, weight=weight, bias=bias)
+    if dtype.kind != "f":
+        raise TypeError(f"{call}: input must be of floats, got {dtype}; use .float()")
+    if weight.dtype != dtype:
+        raise TypeError(f"{call}: input is {dtype} but weight is {weight.dtype}")
+    if bias is None:
+        return
+    if bias.dtype != dtype:
+        raise TypeError(f"{call}: input is {dtype} but bias is {bias.dtype}")
+    if bias.shape != (features,):
         raise ValueError(f"{call}: bias must have shape ({features},), got {bias.shape}")
 
 

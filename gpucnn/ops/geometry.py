@@ -6,7 +6,7 @@ N C H W is the input, K filters of R x S, P x Q the output.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
 
@@ -35,6 +35,15 @@ def pair(call: str, name: str, value: Any, minimum: int) -> tuple[int, int]:
     return result
 
 
+def _hash_once(geometry: Any) -> int:
+    """The hash of the fields, computed when first asked for: geometries are keys of many caches."""
+    kept: dict[str, Any] = vars(geometry)
+    found: int | None = kept.get("_hash")
+    if found is None:
+        found = kept["_hash"] = hash(tuple(getattr(geometry, f.name) for f in fields(geometry)))
+    return found
+
+
 @dataclass(frozen=True)
 class Conv2dGeometry:
     """Sizes of one 2-D convolution: x (N, C, H, W), w (K, C/groups, R, S), y (N, K, P, Q)."""
@@ -57,6 +66,8 @@ class Conv2dGeometry:
     dilation_h: int
     dilation_w: int
     groups: int
+
+    __hash__ = _hash_once
 
     @property
     def x_shape(self) -> tuple[int, int, int, int]:
@@ -204,6 +215,8 @@ class Pool2dGeometry:
     ceil_mode: bool
     count_include_pad: bool
     divisor_override: int | None
+
+    __hash__ = _hash_once
 
     @property
     def x_shape(self) -> tuple[int, int, int, int]:

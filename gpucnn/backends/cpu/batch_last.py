@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpucnn.backends.cpu.blocks import Array
+from gpucnn.backends.cpu.blocks import Array, strided_view
 from gpucnn.backends.cpu.epilogue import Epilogue
 from gpucnn.backends.cpu.padding import copy_padded
 from gpucnn.backends.cpu.products import multiply, multiply_long
@@ -51,7 +51,7 @@ def _lines(x: Array, g: Conv2dGeometry, p0: int, p1: int) -> Array:
         copy_padded(x, row, -g.pad_left, source)
     lines = workspace(0, (height, g.s * g.c + 1, g.q, g.n), x.dtype)
     channel, line, column, image = source.strides
-    shifted = np.lib.stride_tricks.as_strided(
+    shifted = strided_view(
         source,
         (height, g.s, g.c, g.q, g.n),
         (line, g.dilation_w * column, channel, g.stride_w * column, image),

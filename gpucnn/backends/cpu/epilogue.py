@@ -43,7 +43,7 @@ class Epilogue(NamedTuple):
         if self.axis == 3 and out.flags.c_contiguous and out.shape[2] > 1:
             # A row of pixels at a time: NumPy's loop over few channels is too short.
             rows = out.reshape(-1, out.shape[2] * out.shape[3])
-            np.add(rows, np.tile(bias, out.shape[2]), out=rows)
+            np.add(rows, bias.reshape(1, -1).repeat(out.shape[2], axis=0).reshape(-1), out=rows)
         else:
             np.add(out, bias.reshape((-1,) + (1,) * (3 - self.axis)), out=out)
 

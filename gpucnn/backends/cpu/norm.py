@@ -62,8 +62,9 @@ class _Layout:
 
     def vector(self, channels: Any, dtype: np.dtype[Any]) -> Array:
         """A value a channel, as a row or a column that broadcasts against the matrix."""
-        tiled = np.tile(np.asarray(channels).astype(dtype), self.repeats)
-        return tiled if self.channels_in_rows else tiled[:, None]
+        row = np.asarray(channels).astype(dtype).reshape(1, -1)
+        repeated = row.repeat(self.repeats, axis=0)
+        return repeated.reshape(-1) if self.channels_in_rows else repeated.reshape(-1, 1)
 
     def partial_sums(self, dtype: np.dtype[Any]) -> Array:
         """Room for one sum a block: of its columns, or of its rows."""
@@ -87,8 +88,9 @@ class _Layout:
         total = partial.sum(axis=0, dtype=np.float64)
         return np.asarray(total.reshape(-1, self.channels).sum(axis=0))
 
-    def for_blocks(self, work: Callable[[slice, slice], None]) -> None:
-        """Call work(rows, columns) for every block of the matrix, on the pool's threads."""
+    def for_blocks(self, work: Callable[[slice, slice], None], *, blas: bool = False) -> None:
+        """Call work(rows, columns) for every block of the matrix, on the pool's threads; `blas`
+        says that it multiplies matrices."""
         row_step, column_step = self.step
         total = self.shape[1]
 
@@ -99,7 +101,7 @@ class _Layout:
                     work(rows, slice(column, min(column + column_step, total)))
 
         grain = max(1, _PIECE // total // row_step) * row_step
-        parallel_for(self.shape[0], grain, piece)
+        parallel_for(self.shape[0], grain, piece, blas=blas)
 
     def part(self, vector: Array, rows: slice) -> Array:
         """What of a `vector` belongs to a block of rows."""
@@ -200,7 +202,7 @@ def _statistics(x: Array, mean: Array, variance: Array) -> None:
         np.multiply(block, block, out=square)
         layout.add_up(square, rows, columns, squares)
 
-    layout.for_blocks(work)
+    layout.for_blocks(work, blas=True)
     with np.errstate(all="ignore"):
         offset = layout.per_channel(sums) / layout.count
         mean[...] = offset if shift is None else shift + offset
@@ -296,7 +298,7 @@ def batch_norm_backward(
         layout.add_up(product, rows, columns, products)
         layout.add_up(gradient, rows, columns, sums)
 
-    layout.for_blocks(reduce_block)
+    layout.for_blocks(reduce_block, blas=True)
     with np.errstate(all="ignore"):
         inverse_deviation = _scale(variance, None, eps)
         scale = _scale(variance, weight, eps)

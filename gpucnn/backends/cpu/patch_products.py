@@ -25,7 +25,7 @@ _PARTIALS = 1 << 24
 """Elements of partial weight gradients that may be alive at a time."""
 _SHARED = 1 << 24
 """Floating-point operations from which threads share one block of patches."""
-_FEWEST = 32
+_FEWEST = 128
 """Filters of such a share at least."""
 _LONG = 1024
 """Terms from which a product of two matrices, the right one by columns, is cut for speed."""

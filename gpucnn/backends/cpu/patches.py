@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
-from gpucnn.backends.cpu.blocks import Array
+from gpucnn.backends.cpu.blocks import Array, strided_view
 from gpucnn.backends.cpu.padding import copy_padded
 from gpucnn.backends.cpu.workspace import workspace
 from gpucnn.ops.geometry import Conv2dGeometry
@@ -32,28 +32,30 @@ class Block(NamedTuple):
     p1: int
 
 
-def blocks(g: Conv2dGeometry, channels: int, whole_images: bool = False) -> list[Block]:
+@lru_cache(maxsize=256)
+def blocks(g: Conv2dGeometry, channels: int, whole_images: bool = False) -> tuple[Block, ...]:
     """The blocks that together make all output rows: several images each, or rows of one."""
     row = g.q * g.r * g.s * channels
     images = max(1, BLOCK // max(1, row * g.p))
     rows = g.p
     if images == 1 and not whole_images:
         rows = min(g.p, max(1, BLOCK // max(1, row)))
-    return [
+    return tuple(
         Block(n, min(n + images, g.n), p, min(p + rows, g.p))
         for n in range(0, g.n, images)
         for p in range(0, g.p, rows)
-    ]
+    )
 
 
-def halves(block: Block) -> list[Block]:
+def halves(block: Block) -> tuple[Block, ...]:
     """Two blocks instead of one, of half the images or half the rows; the one if it has one row."""
     n0, n1, p0, p1 = block
     if n1 - n0 > 1:
         middle = (n0 + n1) // 2
-        return [Block(n0, middle, p0, p1), Block(middle, n1, p0, p1)]
+        return Block(n0, middle, p0, p1), Block(middle, n1, p0, p1)
     middle = (p0 + p1) // 2
-    return [b for b in (Block(n0, n1, p0, middle), Block(n0, n1, middle, p1)) if b.p1 > b.p0]
+    parts = Block(n0, n1, p0, middle), Block(n0, n1, middle, p1)
+    return tuple(part for part in parts if part.p1 > part.p0)
 
 
 def by_tap(g: Conv2dGeometry, channels: int) -> bool:
@@ -79,7 +81,7 @@ def patches(x: Array, g: Conv2dGeometry, block: Block) -> Array:
     n, p, q = n1 - n0, p1 - p0, g.q
     a, h, w, c = source.strides
     matrix = workspace(1, (n * p * q, g.r * g.s * channels), x.dtype)
-    view = as_strided(
+    view = strided_view(
         source,
         (n, p, q, g.r, g.s, channels),
         (a, g.stride_h * h, g.stride_w * w, g.dilation_h * h, g.dilation_w * w, c),
@@ -105,15 +107,17 @@ def patches_by_tap(x: Array, g: Conv2dGeometry, block: Block) -> Array:
     n, p, q = n1 - n0, p1 - p0, g.q
     matrix = workspace(1, (g.r * g.s * channels + 1, n * p * q), x.dtype)
     planes = matrix[:-1].reshape(g.r, g.s, channels, n, p, q)
-    image, channel, line, _, item = source.strides
+    image, channel, line, apart, item = source.strides
     down, rows = g.dilation_h * line, g.stride_h * line
     # A run of filter columns whose distance is one stride is one copy.
     step = 1 if g.stride_w > 1 else g.s
     for s in range(0, g.s, step):
         shift, at = divmod(s * g.dilation_w, g.stride_w)
-        view = as_strided(
-            source[:, :, :, at, shift:],
+        view: Array = np.ndarray(
             (g.r, step, channels, n, p, q),
+            x.dtype,
+            source,
+            at * apart + shift * item,
             (down, g.dilation_w * item, channel, image, rows, item),
         )
         np.copyto(planes[:, s : s + step], view)

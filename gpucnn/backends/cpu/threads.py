@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -45,6 +45,28 @@ def set_num_threads(n: int) -> None:
     _num_threads = int(n)
 
 
+class _Library(NamedTuple):
+    """How many threads one BLAS uses: to be read and set."""
+
+    get: Callable[[], int | None]
+    set: Callable[[int], Any]
+
+    @classmethod
+    def of(cls, found: Any) -> _Library:
+        """Of threadpoolctl's controller of a library.
+
+        OpenBLAS with threads of its own is asked directly: the controller takes ten times as long,
+        and obeys one Python thread only.
+        """
+        if found.internal_api == "openblas" and found.threading_layer == "pthreads":
+            for name in found.check_symbols:
+                get = getattr(found.dynlib, name, None)
+                change = getattr(found.dynlib, name.replace("_get_", "_set_"), None)
+                if get is not None and change is not None:
+                    return cls(get, change)
+        return cls(found.get_num_threads, found.set_num_threads)
+
+
 class _BlasSingle:
     """Keeps NumPy's BLAS at one thread while at least one thread is inside.
 
@@ -55,8 +77,8 @@ class _BlasSingle:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._depth = 0
-        self._libraries: list[Any] | None = None  # threadpoolctl's LibController
-        self._lowered: list[tuple[Any, int]] = []
+        self._libraries: list[_Library] | None = None
+        self._lowered: list[tuple[_Library, int]] = []
 
     def __enter__(self) -> None:
         with self._lock:
@@ -75,16 +97,16 @@ class _BlasSingle:
             from threadpoolctl import ThreadpoolController
 
             controller = ThreadpoolController().select(user_api="blas")
-            self._libraries = controller.lib_controllers
+            self._libraries = [_Library.of(found) for found in controller.lib_controllers]
         for library in self._libraries:
-            threads = library.get_num_threads()
+            threads = library.get()
             if threads is not None and threads > 1:
-                library.set_num_threads(1)
+                library.set(1)
                 self._lowered.append((library, threads))
 
     def _restore(self) -> None:
         for library, threads in self._lowered:
-            library.set_num_threads(threads)
+            library.set(threads)
         self._lowered.clear()
 
     def after_fork(self) -> None:
@@ -233,13 +255,13 @@ def parallel_for(count: int, grain: int, work: Work, *, blas: bool = True) -> No
         with _blas_single:
             parallel_for(count, grain, work, blas=False)
         return
-    pieces = -(-count // grain)
-    helpers = min(_num_threads, pieces) - 1
     with np.errstate(all="ignore"):
-        if helpers <= 0 or _local.inside:
+        if count <= grain or _num_threads == 1 or _local.inside:
             for start in range(0, count, grain):
                 work(start, min(start + grain, count))
             return
+        pieces = -(-count // grain)
+        helpers = min(_num_threads, pieces) - 1
         _local.inside = True
         try:
             _pool.run(_Task(work, count, grain, pieces), helpers)

@@ -14,9 +14,8 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
-from gpucnn.backends.cpu.blocks import Array
+from gpucnn.backends.cpu.blocks import Array, strided_view
 from gpucnn.backends.cpu.padding import copy_padded
 from gpucnn.backends.cpu.products import multiply
 from gpucnn.backends.cpu.workspace import planes, workspace
@@ -129,14 +128,14 @@ def to_frequencies(
             for j in range(phases):
                 copy_padded(x, row + i, column + j, split[..., i, j, :], phases, phases)
     image, line, pixel, item = source.strides
-    across = as_strided(
+    across = strided_view(
         source, (images, height, wide, window, channels), (image, line, step * pixel, pixel, item)
     )
     halfway = planes(1, (n,), (height, images, wide, channels), x.dtype)
     np.matmul(matrix, across, out=halfway.transpose(2, 1, 3, 0, 4))
     length = images * wide * channels
     line = length * item
-    down = as_strided(
+    down = strided_view(
         halfway, (n, high, window, length), (halfway.strides[0], step * line, line, item)
     )
     np.matmul(matrix, down, out=out.reshape(n, n, high, length).transpose(1, 2, 0, 3))
