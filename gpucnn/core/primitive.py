@@ -45,13 +45,13 @@ class Primitive:
         arrays = []
         for value in inputs:
             if isinstance(value, Tensor):
-                if device is None:
+                if value.device is not device:
+                    if device is not None:
+                        raise RuntimeError(
+                            f"{self.name}: one tensor is on {device} but another on "
+                            f"{value.device}; move one with .to(...)"
+                        )
                     device = value.device
-                elif value.device is not device:
-                    raise RuntimeError(
-                        f"{self.name}: one tensor is on {device} but another on {value.device}; "
-                        "move one with .to(...)"
-                    )
                 arrays.append(value.data)
             else:
                 arrays.append(value)

@@ -71,8 +71,10 @@ class Registration:
         # Called only when the usual look-up fails.
         tables = self.__dict__
         for table in ("_parameters", "_buffers", "_modules"):
-            if table in tables and name in tables[table]:
+            try:
                 return tables[table][name]
+            except KeyError:
+                continue
         raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
     def __delattr__(self, name: str) -> None:

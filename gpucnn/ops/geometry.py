@@ -119,10 +119,14 @@ class Conv2dGeometry:
 
 def _are_exact(*values: Any) -> bool:
     """Whether equal values are the same to `of`: 1.0 and True equal 1, and are refused or not."""
-    return all(
-        type(v) in _EXACT or (type(v) is tuple and all(type(part) is int for part in v))
-        for v in values
-    )
+    for value in values:
+        if type(value) is tuple:
+            for part in value:
+                if type(part) is not int:
+                    return False
+        elif type(value) not in _EXACT:
+            return False
+    return True
 
 
 _EXACT = (int, str, bool, type(None))

@@ -32,8 +32,11 @@ def matmul(
 
     With `relu` its positive part; then 0 where `mask`, of y's shape, is <= 0.
     """
+    rows, columns = a.shape[-2], b.shape[-1]
+    if a.ndim == b.ndim == 2:
+        return [Spec((rows, columns), a.dtype)]
     batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-    return [Spec((*batch, a.shape[-2], b.shape[-1]), a.dtype)]
+    return [Spec((*batch, rows, columns), a.dtype)]
 
 
 @primitive

@@ -183,9 +183,15 @@ def reshape(input: Tensor, *shape: Any) -> Tensor:
         wanted = tuple(count // known if s == -1 else s for s in wanted)
     if any(s < 0 for s in wanted) or math.prod(wanted) != count:
         raise ValueError(f"reshape: shape {wanted} does not fit {input.shape} ({count} elements)")
-    if wanted == input.shape:
-        return input if is_grad_enabled() else input.detach()
-    return Reshape.apply(input, wanted)
+    return _as_shape(input, wanted)
+
+
+def _as_shape(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The same elements under a shape of as many."""
+    if shape == x.shape:
+        return x if is_grad_enabled() else x.detach()
+    y: Tensor = Reshape.apply(x, shape)
+    return y
 
 
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
@@ -198,7 +204,8 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     if first > last:
         raise ValueError(f"flatten: start_dim {start_dim} comes after end_dim {end_dim}")
     shape = input.shape
-    return reshape(input, *shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :])
+    joined = math.prod(shape[first : last + 1])
+    return _as_shape(input, (*shape[:first], joined, *shape[last + 1 :]))
 
 
 def permute(input: Tensor, *dims: Any) -> Tensor:

@@ -31,7 +31,7 @@ CHOICES = {
     "bottleneck": (conv(64, 256, 32, 64, 1), ["pointwise"] * 3),
     "three channels": (conv(64, 3, 32, 64, 3), ["patches", "winograd4", "patches"]),
     "5x5": (conv(64, 64, 16, 64, 5), ["winograd2"] * 3),
-    "a single pixel": (conv(1, 4, 1, 4, 3), ["patches", "scatter", "patches"]),
+    "a single pixel": (conv(1, 4, 1, 4, 3), ["patches"] * 3),
     "one small image": (conv(1, 512, 4, 512, 3), ["patches", "scatter", "patches"]),
     "depthwise": (
         conv(64, 128, 16, 128, 3, groups=128),

@@ -10,7 +10,7 @@ import pytest
 from threadpoolctl import ThreadpoolController
 
 from gpucnn.backends.cpu import threads
-from gpucnn.backends.cpu.threads import blas_single, parallel_for
+from gpucnn.backends.cpu.threads import blas_single, parallel_for, quiet
 
 
 @pytest.fixture(params=[1, 2, 5])
@@ -126,6 +126,35 @@ def test_blas_runs_single_threaded_inside_and_is_restored():
     parallel_for(1, 1, lambda start, stop: inside.append(blas_threads()))
     assert blas_threads() == before
     assert all(set(counts) <= {1} for counts in inside)
+
+
+def test_blas_runs_single_threaded_whichever_thread_asks():
+    """The main thread has asked before: threadpoolctl alone would obey none but that one."""
+    before, inside = blas_threads(), []
+    with blas_single():
+        pass
+
+    def work():
+        with blas_single():
+            inside.append(blas_threads())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert blas_threads() == before
+    assert all(count == 1 for count in inside[0])
+
+
+def test_quiet_nests_and_leaves_the_settings_as_they_were():
+    with np.errstate(divide="raise", over="warn"):
+        before = np.geterr()
+        with quiet:
+            with pytest.raises(KeyError), quiet:
+                raise KeyError
+            assert set(np.geterr().values()) == {"ignore"}
+            with np.errstate(divide="raise"), quiet:  # inside itself it changes nothing
+                assert np.geterr()["divide"] == "raise"
+        assert np.geterr() == before
 
 
 def test_blas_is_restored_after_an_error():

@@ -26,7 +26,7 @@ from gpucnn.backends.cpu import (
     softmax,
 )
 from gpucnn.backends.cpu.blocks import Array
-from gpucnn.backends.cpu.threads import blas_single
+from gpucnn.backends.cpu.threads import blas_single, quiet
 
 _PRIMITIVES: dict[str, Callable[..., None]] = {
     function.__name__: function
@@ -87,7 +87,7 @@ class CpuReplay:
         self._run = run
 
     def __call__(self) -> None:
-        with blas_single():
+        with blas_single(), quiet:
             self._run()
 
 
@@ -102,6 +102,9 @@ class CpuBackend:
         """A new dense array whose axes lie in `order` (slowest first; None: C order)."""
         if order is None:
             return np.empty(shape, dtype)
+        if order == algorithms.NHWC:
+            n, c, h, w = shape
+            return np.empty((n, h, w, c), dtype).transpose(0, 3, 1, 2)
         memory = np.empty([shape[axis] for axis in order], dtype)
         array: Array = memory.transpose(_inverse(order))
         return array

@@ -21,9 +21,15 @@ _MOVED = 0.12  # an element copied or added, in cache
 _RUN = 10.0  # a run of contiguous elements among them
 _TRANSFORMED = 0.22  # an element that a transform of Winograd's makes
 _TRANSPOSED = 6.0  # the taps of a filter and channel
+_COMPARED = 0.02  # a frequency that is kept: its share of looking at the filters
 _SMALL_PRODUCT = 30.0  # a product of a stack, besides its elements
-_CALLS = 10_000.0  # the calls of NumPy around all this, for patches
-_WINOGRAD_CALLS = 90_000.0
+_CALLS = 30_000.0  # the calls of NumPy around all this, for patches
+_WINOGRAD_CALLS = 75_000.0
+_FILTER_CALLS = 25_000.0  # those that transform filters
+_TURNED = 1.0  # an element of filters whose channels and filters are exchanged
+_LINE = 8  # elements of a column that a line of the cache holds, or nearly
+FEW_PIXELS = 64
+"""Positions up to which products with patches have the filters first, and threads share those."""
 
 
 def _product(rows: int, inner: int, columns: int) -> float:
@@ -56,6 +62,10 @@ def patches(g: Conv2dGeometry, direction: str) -> float:
     run = f.q if f.s * f.c < f.q else f.s * f.c
     padded = _moves(f.n * f.h * f.w * f.c, f.w * f.c)
     products = _product(pixels, taps, f.k) + _packed_again(pixels * taps, taps, f.k)
+    if pixels <= FEW_PIXELS:
+        padded += _moves(pixels * f.k, _LINE)  # the products are turned
+    if direction == BACKWARD_INPUT:
+        products += _TURNED * taps * f.k
     return _CALLS + padded + _moves(pixels * taps, run) + products
 
 
@@ -67,7 +77,7 @@ def pointwise(g: Conv2dGeometry, direction: str) -> float:
 def scatter(g: Conv2dGeometry, direction: str) -> float:
     pixels, taps = g.n * g.p * g.q, g.r * g.s * g.c
     products = _product(pixels, g.k, taps) + _packed_again(pixels * taps, g.k, taps)
-    return products + _moves(3 * pixels * taps, g.c)
+    return _CALLS + products + _moves(3 * pixels * taps, g.c)
 
 
 def batch_last(g: Conv2dGeometry, direction: str) -> float:
@@ -94,6 +104,16 @@ def depthwise_winograd(g: Conv2dGeometry, direction: str) -> float:
     return _WINOGRAD_CALLS + tiles * (transforms + f.c * n * n * _MOVED)
 
 
+_FEW_FILTERS, _FEW_PRODUCTS = 1 << 20, 1 << 24
+
+
+def is_small_winograd(tiles: int, frequencies: int) -> bool:
+    """Whether one thread computes all filters, of so many frequencies, for these tiles: threads
+    would wait for each other between calls as short as these. Forward then keeps the frequencies.
+    """
+    return frequencies < _FEW_FILTERS and frequencies * tiles <= _FEW_PRODUCTS
+
+
 def winograd(m: int, g: Conv2dGeometry, direction: str) -> float:
     """Tiles of m x m outputs; the phases of stride 2 are channels, of which 3.4 of 4 count."""
     f = _forward_of(g, direction)
@@ -108,7 +128,9 @@ def winograd(m: int, g: Conv2dGeometry, direction: str) -> float:
     tiles, n = g.n * -(-p // m) * -(-q // m), m + taps - 1
     of_x = tiles * (c * n * (m + n) * _TRANSFORMED + m * _SMALL_PRODUCT)
     of_y = tiles * (k * n * (m + n) * _TRANSFORMED + m * _SMALL_PRODUCT)
-    filters = c * k * n * n * _TRANSFORMED + transposed
+    filters = _FILTER_CALLS + c * k * n * n * _TRANSFORMED + transposed
+    if direction == FORWARD and tiles <= 2 * k and is_small_winograd(tiles, c * k * n * n):
+        filters = c * k * n * n * _COMPARED  # as in an inference: the filters do not change
     rows, inner, columns = (c, tiles, k) if direction == BACKWARD_WEIGHT else (tiles, c, k)
     products = n * n * _product(rows, inner, columns) * share
     return _WINOGRAD_CALLS + apart + of_x + of_y + filters + products

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import DTypeLike, NDArray
 
-from gpucnn.backends.cpu.threads import parallel_for
+from gpucnn.backends.cpu.threads import parallel_for, quiet
 
 Array = NDArray[Any]
 
@@ -85,10 +85,14 @@ def dense_order(array: Array) -> tuple[int, ...] | None:
     """`memory_order` when the array is dense in that order, None when it is not."""
     if array.flags.c_contiguous:
         return tuple(range(array.ndim))
+    order = _dense_order_of(array.shape, array.strides)
+    return order if array.transpose(order).flags.c_contiguous else None
+
+
+@lru_cache(maxsize=1024)
+def _dense_order_of(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...]:
     # Axes of size 1 may have any stride: they go first, where they disturb nothing.
-    strides, shape = array.strides, array.shape
-    order = sorted(range(array.ndim), key=lambda axis: (shape[axis] != 1, -strides[axis]))
-    return tuple(order) if array.transpose(order).flags.c_contiguous else None
+    return tuple(sorted(range(len(shape)), key=lambda axis: (shape[axis] != 1, -strides[axis])))
 
 
 def memory_view(array: Array) -> Array | None:
@@ -146,13 +150,14 @@ def apply(kernel: Kernel, *arrays: Any) -> None:
     out: Array = arrays[-1]
     size = out.size
     if size <= piece and not block:  # a single NumPy call takes care of overlap itself
-        with np.errstate(all="ignore"):
+        with quiet:
             function(*arrays)
         return
-    arrays = tuple(a.copy() if overlaps(a, out) else a for a in arrays[:-1]) + (out,)
+    if any([overlaps(a, out) for a in arrays[:-1]]):
+        arrays = (*(a.copy() if overlaps(a, out) else a for a in arrays[:-1]), out)
     views: Any = flat_views(*arrays) if size > _SMALL else None
     if size <= _SMALL or (size <= block and views):
-        with np.errstate(all="ignore"):
+        with quiet:
             function(*(views or arrays))
         return
     if views is None:

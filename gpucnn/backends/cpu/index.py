@@ -6,6 +6,7 @@ import numpy as np
 
 from gpucnn.backends.cpu.blocks import Array, dense_order
 from gpucnn.backends.cpu.elementwise import copy, full
+from gpucnn.backends.cpu.threads import quiet
 
 _ROW = 32  # elements from which adding row by row beats np.add.at
 
@@ -37,7 +38,7 @@ def take_backward(dy: Array, index: Array, dx: Array, *, axis: int) -> None:
         return
     target, source = np.moveaxis(dx, axis, 0), np.moveaxis(dy, axis, 0)
     wrapped = np.where(index < 0, index + length, index)
-    with np.errstate(all="ignore"):
+    with quiet:
         if np.bincount(wrapped, minlength=length).max() == 1:
             target[wrapped] = source
         elif dy.size < _ROW * index.size:

@@ -8,7 +8,7 @@ import numpy as np
 
 from gpucnn.backends.cpu.blocks import BLOCK, Array
 from gpucnn.backends.cpu.softmax import log_softmax_slices
-from gpucnn.backends.cpu.threads import parallel_for
+from gpucnn.backends.cpu.threads import parallel_for, quiet
 
 _PIECE = BLOCK  # elements a thread takes at a time: they stay in its cache between the steps
 
@@ -35,7 +35,7 @@ def cross_entropy(
     """
     rows, classes = logits.shape
     check_classes("cross_entropy", target, classes, ignore_index)
-    with np.errstate(all="ignore"):
+    with quiet:
         _log_softmax(logits, log_probabilities)
         ignored, classes_of = _targets(target, ignore_index)
         row = -log_probabilities[np.arange(rows), classes_of]
@@ -84,7 +84,7 @@ def cross_entropy_backward(
     if rows * classes == 0:
         return
     dtype = dlogits.dtype
-    with np.errstate(all="ignore"):
+    with quiet:
         ignored, classes_of = _targets(target, ignore_index)
         scale = np.empty(rows, dtype)
         scale[...] = dloss / divisor

@@ -17,7 +17,7 @@ import numpy as np
 
 from gpucnn.backends.cpu import elementwise
 from gpucnn.backends.cpu.blocks import BLOCK, Array, memory_order, scratch
-from gpucnn.backends.cpu.threads import parallel_for
+from gpucnn.backends.cpu.threads import parallel_for, quiet
 
 _PIECE = 8 * BLOCK  # elements a thread takes at a time
 _WIDE = 512  # columns from which sums by BLAS run at full speed
@@ -169,7 +169,7 @@ def batch_norm_statistics(
     if running_mean is None or running_variance is None:
         return
     count = np.float64(x.size // max(x.shape[1], 1))
-    with np.errstate(all="ignore"):
+    with quiet:
         unbiased = variance * (count / (count - 1))
         for running, batch in ((running_mean, mean), (running_variance, unbiased)):
             running[...] = (1 - momentum) * running.astype(np.float64) + momentum * batch
@@ -187,7 +187,7 @@ def _statistics(x: Array, mean: Array, variance: Array) -> None:
         return
     layout = _layout(x.shape, memory_order(x))
     dtype = x.dtype
-    with np.errstate(all="ignore"):
+    with quiet:
         matrix = layout.matrix(x)
         shift = layout.guess(matrix)
     shifts = None if shift is None else layout.vector(shift, dtype)
@@ -203,7 +203,7 @@ def _statistics(x: Array, mean: Array, variance: Array) -> None:
         layout.add_up(square, rows, columns, squares)
 
     layout.for_blocks(work, blas=True)
-    with np.errstate(all="ignore"):
+    with quiet:
         offset = layout.per_channel(sums) / layout.count
         mean[...] = offset if shift is None else shift + offset
         variance[...] = np.maximum(layout.per_channel(squares) / layout.count - offset**2, 0)
@@ -228,7 +228,7 @@ def batch_norm(
     if y.size == 0:
         return
     layout = _layout(y.shape, memory_order(y))
-    with np.errstate(all="ignore"):
+    with quiet:
         scale = _scale(variance, weight, eps)
         offset = -mean * scale if bias is None else bias - mean * scale
         scales, offsets = layout.vector(scale, y.dtype), layout.vector(offset, y.dtype)
@@ -283,7 +283,7 @@ def batch_norm_backward(
     layout = _layout(dx.shape, memory_order(dx))
     dtype = dx.dtype
     upstream, source, target = layout.matrix(dy), layout.matrix(x), layout.matrix(dx)
-    with np.errstate(all="ignore"):
+    with quiet:
         near = bool((np.abs(mean) <= _NEAR * np.sqrt(variance)).all())
     means = None if near else layout.vector(mean, dtype)
     sums, products = layout.partial_sums(dtype), layout.partial_sums(dtype)
@@ -299,7 +299,7 @@ def batch_norm_backward(
         layout.add_up(gradient, rows, columns, sums)
 
     layout.for_blocks(reduce_block, blas=True)
-    with np.errstate(all="ignore"):
+    with quiet:
         inverse_deviation = _scale(variance, None, eps)
         scale = _scale(variance, weight, eps)
         dbias64 = layout.per_channel(sums)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from gpucnn.backends.cpu import reduce
+from gpucnn.backends.cpu.algorithm_times import FEW_PIXELS
 from gpucnn.backends.cpu.blocks import Array
 from gpucnn.backends.cpu.epilogue import Epilogue
 from gpucnn.backends.cpu.patches import blocks, by_tap, halves, patches, patches_by_tap, taps
@@ -29,8 +30,6 @@ _FEWEST = 128
 """Filters of such a share at least."""
 _LONG = 1024
 """Terms from which a product of two matrices, the right one by columns, is cut for speed."""
-_FEW = 64
-"""Positions up to which filters are what is shared out."""
 _TRANSPOSED = 1 << 19
 """Elements of a matrix of filters up to which it is transposed in memory."""
 
@@ -38,7 +37,7 @@ _TRANSPOSED = 1 << 19
 def forward(x: Array, w: Array, y: Array, g: Conv2dGeometry, finish: Epilogue) -> None:
     """y (N, P, Q, K) from x (N, H, W, C) and w (R, S, C, K), all of any strides."""
     pieces, transposed = blocks(g, g.c), by_tap(g, g.c)
-    if len(pieces) == 1 and not transposed and g.n * g.p * g.q <= _FEW:
+    if len(pieces) == 1 and not transposed and g.n * g.p * g.q <= FEW_PIXELS:
         shares = 4 if g.flops > _SHARED else 1
         _by_filters(patches(x, g, pieces[0]), w, y, finish, shares)
         return

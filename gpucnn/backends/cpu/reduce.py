@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.backends.cpu.blocks import BLOCK, Array, memory_order
-from gpucnn.backends.cpu.threads import blas_single, parallel_for
+from gpucnn.backends.cpu.threads import blas_single, parallel_for, quiet
 
 _ROWS = 256  # terms of a column added by one product: BLAS adds them a few at a time
 _COLUMNS = 1024  # terms of a row added by one product: BLAS adds them in many lanes
@@ -27,7 +27,7 @@ _EXTREMA: dict[str, Callable[..., Any]] = {"max": np.max, "min": np.min}
 
 def reduce(x: Array, y: Array, *, op: str, axes: tuple[int, ...], keepdims: bool) -> None:
     """y = sum, maximum or minimum of x over `axes`; NaN propagates, an empty sum is 0."""
-    with np.errstate(all="ignore"):
+    with quiet:
         if op != "sum":
             _extremum(x, y, op, axes, keepdims)
         elif x.dtype.kind != "f":

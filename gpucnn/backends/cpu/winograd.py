@@ -18,7 +18,8 @@ four phases of the larger images as channels; where a phase has a single tap its
 is 0, so that 5.3 multiplications remain of 9.
 
 The filters are transformed in each call: that takes 1 % of a call for 64 channels of 32 x 32
-images, and more only where the images are few and small.
+images, and more only where the images are few and small, as in the inference of one image. There
+the frequencies are kept while the filters do not change (`winograd_filters`).
 
 Accuracy: in float32 the error is below 1e-5 of the largest result (1e-6 to 4e-6 is usual). NaN and
 infinity spread over the outputs of every tile that reads them, and values beyond 1e37 may overflow.
@@ -28,10 +29,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from gpucnn.backends.cpu.algorithm_times import is_small_winograd
 from gpucnn.backends.cpu.blocks import Array
 from gpucnn.backends.cpu.epilogue import Epilogue
 from gpucnn.backends.cpu.products import multiply
 from gpucnn.backends.cpu.threads import parallel_for
+from gpucnn.backends.cpu.winograd_filters import frequencies
 from gpucnn.backends.cpu.winograd_plan import Plan, backward_plan, forward_plan
 from gpucnn.backends.cpu.winograd_transforms import (
     Block,
@@ -46,16 +49,13 @@ _CHUNK = 1 << 16
 """Tiles times channels of which backward_weight keeps the frequencies."""
 _SHORTEST = 128
 """Tiles of such a chunk, as the terms that one product sums."""
-_FEW_FILTERS, _FEW_PRODUCTS = 1 << 20, 1 << 24
-"""Elements of filters' frequencies, and multiplications, up to which one thread computes them all:
-threads would wait for each other between calls as short as these."""
 _MANY = 4
 """Filters for each tile that make their sums more than the frequencies of the images."""
 
 
 def forward(x: Array, w: Array, y: Array, m: int, g: Conv2dGeometry, finish: Epilogue) -> None:
     """y (N, P, Q, K) from x (N, H, W, C) and w (R, S, C, K), all of any strides."""
-    _convolve(forward_plan(m, g), x, w, y, finish)
+    _convolve(forward_plan(m, g), x, w, y, finish, kept=True)
 
 
 def backward_input(
@@ -65,12 +65,15 @@ def backward_input(
     _convolve(backward_plan(m, g), dy, w, dx, finish)
 
 
-def _convolve(plan: Plan, x: Array, w: Array, y: Array, finish: Epilogue) -> None:
-    """Any strides; `finish` is called for each part of y."""
+def _convolve(
+    plan: Plan, x: Array, w: Array, y: Array, finish: Epilogue, kept: bool = False
+) -> None:
+    """Any strides; `finish` is called for each part of y. With `kept` the frequencies of filters
+    that matter most are kept for the next call."""
     grid, channels, filters = plan.grid, x.shape[3], y.shape[3]
     # Few tiles and many filters: each thread transforms the filters that it multiplies with.
     if grid.tiles <= 2 * filters or len(grid.blocks(plan.tiles(max(channels, filters)))) < 4:
-        _by_filters(plan, x, w, y, finish)
+        _by_filters(plan, x, w, y, finish, kept)
     else:
         _by_images(plan, x, w, y, finish)
 
@@ -103,7 +106,7 @@ def _by_images(plan: Plan, x: Array, w: Array, y: Array, finish: Epilogue) -> No
     parallel_for(len(blocks), 1, work)
 
 
-def _by_filters(plan: Plan, x: Array, w: Array, y: Array, finish: Epilogue) -> None:
+def _by_filters(plan: Plan, x: Array, w: Array, y: Array, finish: Epilogue, kept: bool) -> None:
     """All images to frequencies, then some filters at a time from beginning to end."""
     n, grid = plan.t.n, plan.grid
     inputs, parts = x.shape[3] * plan.phases.read**2, plan.phases.written**2
@@ -118,16 +121,17 @@ def _by_filters(plan: Plan, x: Array, w: Array, y: Array, finish: Epilogue) -> N
     parallel_for(len(blocks), 1, transform)
     everything = Block(0, grid.images, 0, grid.high)
 
+    filters = y.shape[3]
+    small = is_small_winograd(grid.tiles, plan.transformed(x.shape[3], filters))
+    known = frequencies(plan, w) if kept and small else None
+
     def work(k0: int, k1: int) -> None:
-        spectrum = plan.spectrum(w[..., k0:k1])
+        spectrum = plan.spectrum(w[..., k0:k1]) if known is None else known
         product = planes(0, (n, n), (*shape, parts * (k1 - k0)), x.dtype)
         flat = product.reshape(n, n, -1, parts * (k1 - k0))
         plan.multiply(images.reshape(n, n, -1, inputs), spectrum, flat)
         plan.write(product, y, everything, slice(k0, k1), finish)
 
-    filters = y.shape[3]
-    transformed = n * n * parts * inputs * filters
-    small = transformed <= _FEW_FILTERS and transformed * grid.tiles <= _FEW_PRODUCTS
     parallel_for(filters, filters if small else plan.share(filters, parts * inputs), work)
 
 

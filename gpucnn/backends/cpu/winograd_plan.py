@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from gpucnn.backends.cpu.blocks import Array
@@ -108,6 +109,10 @@ class Plan(NamedTuple):
             w = w.reshape(2, 2, *((4 * channels, filters) if by_channel else (channels, -1)))
         return filters_to_frequencies(t, w).reshape(t.n, t.n, *w.shape[2:])
 
+    def transformed(self, channels: int, filters: int) -> int:
+        """Elements of the frequencies of filters (R, S, C, K)."""
+        return self.t.n**2 * channels * filters * self.phases.read**2 * self.phases.written**2
+
     def tiles(self, channels: int) -> int:
         """Tiles of a block."""
         return max(_LEAST, _BLOCK // channels)
@@ -137,6 +142,7 @@ def _phases_of(w: Array, by_channel: bool) -> Array:
     return taps
 
 
+@lru_cache(maxsize=512)
 def forward_plan(m: int, g: Conv2dGeometry) -> Plan:
     """Of y from x, or of dw from x and dy."""
     taps = g.r if g.stride_h == 1 else 2
@@ -144,6 +150,7 @@ def forward_plan(m: int, g: Conv2dGeometry) -> Plan:
     return Plan(tiling(m, taps), grid, Phases(read=g.stride_h), (-g.pad_top, -g.pad_left))
 
 
+@lru_cache(maxsize=512)
 def backward_plan(m: int, g: Conv2dGeometry) -> Plan:
     """Of dx from dy."""
     if g.stride_h == 2:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -16,12 +17,14 @@ from gpucnn.backends.cpu.blocks import Array
 BOUND = 48 << 20
 """Bytes that a thread keeps at most; what goes beyond is given back after its use."""
 _ALIGNMENT = 64  # a cache line, and the widest vectors
+_VIEWS = 256
 _GAP = 80  # elements between planes: some lines, and no power of two
 
 
 class _Kept(threading.local):
     def __init__(self) -> None:
         self.buffers: dict[int, Array] = {}
+        self.views: dict[tuple[Any, ...], Array] = {}  # what was asked for lately
         self.size = 0
 
 
@@ -33,12 +36,17 @@ def workspace(slot: int, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
 
     Slots are numbered within a primitive: none runs inside another's piece of work.
     """
+    key = (slot, shape, dtype)
+    array = _kept.views.get(key)
+    if array is not None:
+        return array
     kind = np.dtype(dtype)
     size = math.prod(shape) * kind.itemsize
     buffer = _kept.buffers.get(slot)
     if buffer is None or buffer.size < size:
         if buffer is not None:
             del _kept.buffers[slot]
+            _kept.views.clear()
             _kept.size -= buffer.size
         memory = np.empty(size + _ALIGNMENT, np.uint8)
         start = -memory.__array_interface__["data"][0] % _ALIGNMENT
@@ -46,7 +54,11 @@ def workspace(slot: int, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         if _kept.size + size <= BOUND:
             _kept.buffers[slot] = buffer
             _kept.size += size
-    array: Array = buffer[:size].view(kind).reshape(shape)
+    array = buffer[:size].view(kind).reshape(shape)
+    if slot in _kept.buffers:
+        if len(_kept.views) == _VIEWS:
+            _kept.views.clear()
+        _kept.views[key] = array
     return array
 
 
