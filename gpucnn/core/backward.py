@@ -220,7 +220,7 @@ def _accumulate(tensor: Tensor, gradient: Tensor) -> None:
         return
     slot = tensor._grad_slot
     if slot is not None and slot.shape == tensor.shape and slot.device is tensor.device:
-        tensor.grad = slot.copy_(gradient)
+        tensor.grad = copy(gradient, out=slot)
     else:
         # A copy: the same array may be on its way to another tensor as well.
         tensor.grad = copy(gradient, dtype=tensor.dtype, order=tensor.order)

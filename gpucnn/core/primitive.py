@@ -70,7 +70,7 @@ class Primitive:
                 changed(inputs[number])
         if len(results) == 1:
             return Tensor(results[0], device)
-        return tuple(Tensor(array, device) for array in results) if results else None
+        return tuple([Tensor(array, device) for array in results]) if results else None
 
 
 def primitive(rule: Callable[..., list[Spec]]) -> Primitive:
