@@ -3,7 +3,7 @@
 An array is walked as a matrix, as it lies in memory. With the channels fastest (NHWC), a row
 holds the channels of one or more positions and a channel's parameters are a row vector; with
 positions fastest (NCHW, CHWN), a row holds positions of one channel and they are a column.
-Sums are products with ones over at most a few hundred terms, combined in float64.
+Sums are products with ones over few terms, or of one channel by BLAS, combined in float64.
 """
 
 from __future__ import annotations
@@ -16,10 +16,15 @@ from typing import Any
 import numpy as np
 
 from gpucnn.backends.cpu import elementwise
-from gpucnn.backends.cpu.blocks import BLOCK, Array, memory_order, scratch
+from gpucnn.backends.cpu.blocks import Array, memory_order, scratch
 from gpucnn.backends.cpu.threads import parallel_for, quiet
 
-_PIECE = 8 * BLOCK  # elements a thread takes at a time
+_BLOCK = 1 << 18
+"""Elements of one NumPy call, and of what a thread takes at a time: with calls that are shorter
+threads spend their time waiting for each other."""
+_LONGEST = 1 << 15  # elements of a row whose sum is one product
+_ROW = 1 << 15  # elements of a row vector of repeated channels
+_TERMS = 64  # of a sum in the arrays' precision
 _WIDE = 512  # columns from which sums by BLAS run at full speed
 _SAMPLES = 64  # positions whose mean is the first guess of a channel's mean
 _NEAR = 4  # deviations of the mean from 0 up to which sums need no shift
@@ -46,14 +51,17 @@ class _Layout:
             # Row vectors as long as a block, unless they were a large part of all the work.
             summed = _fold(before, _WIDE // self.channels)
             self.sum_width = summed * self.channels
-            limit = min(BLOCK, before * self.channels // 16) // self.sum_width
+            limit = min(_ROW, before * self.channels // 16) // self.sum_width
             self.repeats = summed * _fold(before // summed, limit)
             self.shape = (before // self.repeats, self.repeats * self.channels)
-            self.step = (max(1, BLOCK // self.shape[1]), self.shape[1])
+            rows, columns = self.shape
+            self.step = (max(1, min(rows, _BLOCK // columns)), columns)
+            # Sums of a block: of so many vectors at a time.
+            self.sums = -(-self.step[0] * columns // (self.sum_width * _TERMS))
         else:
             self.repeats = before
             self.shape = (before * self.channels, after)
-            self.step = (max(1, BLOCK // after), min(after, BLOCK))
+            self.step = (max(1, _BLOCK // after), min(after, _LONGEST))
 
     def matrix(self, array: Array) -> Array:
         """The array as a matrix: a view, or a copy where it lies in another order."""
@@ -67,18 +75,23 @@ class _Layout:
         return repeated.reshape(-1) if self.channels_in_rows else repeated.reshape(-1, 1)
 
     def partial_sums(self, dtype: np.dtype[Any]) -> Array:
-        """Room for one sum a block: of its columns, or of its rows."""
+        """Room for the sums of all blocks: of their columns, or of their rows."""
         rows, columns = self.shape
         if self.channels_in_rows:
-            return np.empty((-(-rows // self.step[0]), self.sum_width), dtype)
+            return np.zeros((-(-rows // self.step[0]) * self.sums, self.sum_width), dtype)
         return np.empty((-(-columns // self.step[1]), rows), dtype)
 
     def add_up(self, block: Array, rows: slice, columns: slice, partial: Array) -> None:
         """Write the sums of one block where they belong in `partial`."""
         if self.channels_in_rows:
             block = block.reshape(-1, self.sum_width)
-            out = partial[rows.start // self.step[0]]
-            np.matmul(_ones(block.shape[0], block.dtype), block, out=out)
+            out = partial[rows.start // self.step[0] * self.sums :]
+            whole = len(block) // _TERMS
+            stack = block[: whole * _TERMS].reshape(whole, _TERMS, self.sum_width)
+            np.matmul(_ones(_TERMS, block.dtype), stack, out=out[:whole])
+            if whole * _TERMS < len(block):
+                rest = block[whole * _TERMS :]
+                np.matmul(_ones(len(rest), block.dtype), rest, out=out[whole])
         else:
             out = partial[columns.start // self.step[1], rows]
             np.matmul(block, _ones(block.shape[1], block.dtype), out=out)
@@ -100,7 +113,7 @@ class _Layout:
                 for column in range(0, total, column_step):
                     work(rows, slice(column, min(column + column_step, total)))
 
-        grain = max(1, _PIECE // total // row_step) * row_step
+        grain = max(1, _BLOCK // total // row_step) * row_step
         parallel_for(self.shape[0], grain, piece, blas=blas)
 
     def part(self, vector: Array, rows: slice) -> Array:
@@ -134,21 +147,21 @@ def _layout(shape: tuple[int, ...], order: tuple[int, ...]) -> _Layout:
 def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """A block of zeros, to be read: with a scalar NumPy's maximum would not be vectorised."""
     size = math.prod(shape)
-    return _cached_zeros(dtype)[:size].reshape(shape) if size <= BLOCK else np.zeros(shape, dtype)
+    return _cached_zeros(dtype)[:size].reshape(shape) if size <= _BLOCK else np.zeros(shape, dtype)
 
 
 @lru_cache(maxsize=4)
 def _cached_zeros(dtype: np.dtype[Any]) -> Array:
-    return np.zeros(BLOCK, dtype)
+    return np.zeros(_BLOCK, dtype)
 
 
 def _ones(length: int, dtype: np.dtype[Any]) -> Array:
-    return _cached_ones(dtype)[:length] if length <= BLOCK else np.ones(length, dtype)
+    return _cached_ones(dtype)[:length] if length <= _LONGEST else np.ones(length, dtype)
 
 
 @lru_cache(maxsize=4)
 def _cached_ones(dtype: np.dtype[Any]) -> Array:
-    return np.ones(BLOCK, dtype)
+    return np.ones(_LONGEST, dtype)
 
 
 def batch_norm_statistics(

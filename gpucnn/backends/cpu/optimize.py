@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gpucnn.backends.cpu.blocks import BLOCK, Array, scratch
+from gpucnn.backends.cpu.blocks import Array, scratch
 from gpucnn.backends.cpu.threads import parallel_for
 
-_PIECE = 4 * BLOCK  # elements a thread takes at a time
+_BLOCK = 1 << 18
+"""Elements of one NumPy call, and of what a thread takes at a time. Smaller blocks would stay in
+the inner caches, but threads then wait for each other between the calls."""
 
 
 def sgd_update(
@@ -125,8 +127,4 @@ def _decayed(gradient: Array, parameter: Array, weight_decay: float, maximize: b
 
 
 def _for_blocks(size: int, block: Callable[[slice], None]) -> None:
-    def work(start: int, stop: int) -> None:
-        for begin in range(start, stop, BLOCK):
-            block(slice(begin, min(begin + BLOCK, stop)))
-
-    parallel_for(size, _PIECE, work, blas=False)
+    parallel_for(size, _BLOCK, lambda start, stop: block(slice(start, stop)), blas=False)

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpucnn.backends.cpu import elementwise
 from gpucnn.backends.cpu.blocks import Array, scratch
 from gpucnn.backends.cpu.threads import parallel_for
 from gpucnn.ops.geometry import Pool2dGeometry
@@ -158,12 +157,11 @@ def max_pool2d_backward(
     g = geometry
     if dx.size == 0:
         return
-    if y is not None:
-        masked = np.empty_like(argmax, dtype=dy.dtype)
-        elementwise.binary(dy, y, masked, op="relu_backward")
-        dy = masked
     steps = _taps(g)
-    gradients, position, total = _planes(dy, argmax, dx)
+    if y is None:
+        (gradients, position, total), maxima = _planes(dy, argmax, dx), None
+    else:
+        gradients, position, maxima, total = _planes(dy, argmax, y, dx)
     signed = _SIGNED[dx.itemsize]
     apart = g.stride_h >= g.r and g.stride_w >= g.s and g.dilation_h == g.dilation_w == 1
     # Windows that tile the input write each element once: nothing to clear first.
@@ -175,10 +173,17 @@ def max_pool2d_backward(
         bits = gradients[a:b].view(signed)
         if not covered:
             total[a:b] = 0
+        kept = None
+        if maxima is not None:
+            kept = scratch(2, maxima[a:b].shape, np.bool_)
+            np.less_equal(maxima[a:b], 0, out=kept)
+            np.logical_not(kept, out=kept)  # NaN is kept
         for number, rows, columns, in_rows, in_columns in reversed(steps):
             at = position[a:b, rows, columns]
             mask = scratch(0, at.shape, np.bool_)
             np.equal(at, number, out=mask)
+            if kept is not None:
+                np.logical_and(mask, kept[:, rows, columns], out=mask)
             # A mask of bits, not a factor: 0 times infinity would be NaN.
             selector = mask.view(np.int8)
             np.negative(selector, out=selector)

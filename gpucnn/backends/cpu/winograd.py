@@ -169,7 +169,7 @@ def _gradient_frequencies(plan: Plan, chunk: Block, x: Array, dy: Array) -> tupl
     shape = (part.high, part.images, part.wide)
     of_x = planes(3, (t.n, t.n), (*shape, inputs), x.dtype)
     of_dy = planes(4, (t.n, t.n), (*shape, filters), x.dtype)
-    blocks = part.blocks(plan.tiles(max(inputs, filters)) // 2)
+    blocks = part.blocks(plan.tiles(max(inputs, filters)))
 
     def transform(start: int, stop: int) -> None:
         for n0, n1, t0, t1 in blocks[start:stop]:
