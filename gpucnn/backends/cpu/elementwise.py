@@ -16,7 +16,7 @@ Operand = Array | Number
 _LIGHT = 8 * BLOCK  # bound by memory: about 0.1 ns an element in cache
 _HEAVY = 4 * BLOCK  # transcendental functions: 0.5 ns an element and more
 
-_CONSTANT = 4 * BLOCK  # elements of a block of equal values
+_CONSTANT = 8 * BLOCK  # elements of a block of equal values
 
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _ZEROS = {code: np.zeros(_CONSTANT, code) for code in "fdqliB?"}
@@ -150,7 +150,7 @@ _BINARY = {
     "greater_equal": Kernel(np.greater_equal, _LIGHT),
     "logical_and": Kernel(np.logical_and, _LIGHT),
     "logical_or": Kernel(np.logical_or, _LIGHT),
-    "relu_backward": Kernel(_relu_backward, _LIGHT, 4 * BLOCK),  # only its mask is kept
+    "relu_backward": Kernel(_relu_backward, _LIGHT, 8 * BLOCK),  # only its mask is kept
     "sigmoid_backward": Kernel(_sigmoid_backward, _LIGHT, BLOCK),
     "tanh_backward": Kernel(_tanh_backward, _LIGHT, BLOCK),
 }

@@ -16,7 +16,7 @@ from gpucnn.backends.cpu.blocks import Array, scratch
 from gpucnn.backends.cpu.threads import parallel_for
 from gpucnn.ops.geometry import Pool2dGeometry
 
-_BLOCK = 1 << 18
+_BLOCK = 1 << 19
 """Elements of input that are pooled at a time."""
 
 _SIGNED: dict[int, np.dtype[Any]] = {4: np.dtype(np.int32), 8: np.dtype(np.int64)}
