@@ -24,7 +24,6 @@ Array = NDArray[Any]
 BLOCK = 32768
 """Elements per NumPy call in a chain: two to four float32 arrays of it fit a core's L2 cache."""
 
-_SMALL = 2048  # up to this a chain on the arrays as they are costs less than flat views
 _LARGEST_KEPT = 8 * BLOCK  # scratch beyond this is given back to the allocator after use
 
 
@@ -38,6 +37,7 @@ class Kernel(NamedTuple):
     function: Callable[..., Any]
     piece: int  # elements a thread takes at a time; arrays up to this size stay in one thread
     block: int = 0  # elements of one call, so that what lies between its steps stays in cache
+    small: int = 2048  # elements up to which it costs less on the arrays as they are
 
 
 class _Scratch(threading.local):
@@ -146,7 +146,7 @@ def apply(kernel: Kernel, *arrays: Any) -> None:
 
     The output may be one of the operands or overlap them in any way.
     """
-    function, piece, block = kernel
+    function, piece, block, small = kernel
     out: Array = arrays[-1]
     size = out.size
     if size <= piece and not block:  # a single NumPy call takes care of overlap itself
@@ -155,8 +155,8 @@ def apply(kernel: Kernel, *arrays: Any) -> None:
         return
     if any([overlaps(a, out) for a in arrays[:-1]]):
         arrays = (*(a.copy() if overlaps(a, out) else a for a in arrays[:-1]), out)
-    views: Any = flat_views(*arrays) if size > _SMALL else None
-    if size <= _SMALL or (size <= block and views):
+    views: Any = flat_views(*arrays) if size > small else None
+    if size <= small or (size <= block and views):
         with quiet:
             function(*(views or arrays))
         return

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from gpucnn.backends.cpu.blocks import Array
 
 
+@lru_cache(maxsize=1024)
 def inside(first: int, count: int, step: int, size: int) -> tuple[slice, slice]:
     """Of the positions first, first + step, ... (`count` of them) those within range(size).
 

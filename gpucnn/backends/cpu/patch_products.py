@@ -47,7 +47,7 @@ def forward(x: Array, w: Array, y: Array, g: Conv2dGeometry, finish: Epilogue) -
     if transposed:
         bias = np.zeros(g.k, w.dtype) if finish.bias is None else finish.bias
         matrix = np.concatenate([matrix, bias[None]])
-        finish = finish._replace(bias=None)
+        finish = Epilogue(finish.y, finish.axis, None, *finish[3:])
 
     def work(start: int, stop: int) -> None:
         for block in pieces[start:stop]:
