@@ -46,7 +46,7 @@ class Recorder(Protocol):
         """Have this version counter count up at each replay."""
 
     def enter(self, module: Any) -> None:
-        """A module is called: its mode and its tensors are part of what the step depends on."""
+        """A module is called: the step depends on its mode, its precision and its tensors."""
 
     def made(self, tensor: Tensor) -> None:
         """A tensor came to be; if it still lives after the step, somebody holds it."""

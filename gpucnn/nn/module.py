@@ -39,7 +39,6 @@ class Module(Registration):
         recorder = recording.state.recorder
         if recorder is not None:
             recorder.enter(self)
-            recorder.guard(f"the precision of {type(self).__name__}", lambda: self._precision)
         if self._precision is not None:
             with in_precision(self._precision):
                 return self._call(args, kwargs)

@@ -235,10 +235,8 @@ def _key(value: Any, tensors: list[Tensor]) -> Hashable:
     """
     if isinstance(value, Tensor):
         tensors.append(value)
-        return (
-            "tensor", value.shape, value.dtype.str, str(value.device), value.order,
-            value.requires_grad,
-        )  # fmt: skip
+        data = value.data
+        return Tensor, data.shape, data.dtype, value.device, value.order, value.requires_grad
     if isinstance(value, (tuple, list)):
         return (type(value).__name__, *[_key(item, tensors) for item in value])
     if isinstance(value, dict):

@@ -40,7 +40,7 @@ class Trace:
         self.versions: list[list[int]] = []
         self.reason: str | None = None
         self._guards: list[tuple[str, Callable[[], Any], Any]] = []
-        self._modules: list[tuple[Any, bool]] = []
+        self._modules: list[tuple[Any, bool, str | None]] = []
         self._tensors: dict[int, tuple[Tensor, Any, bool]] = {}
         self._gradients: dict[int, tuple[Tensor, Any]] = {}
         self._reset: set[int] = set()
@@ -105,7 +105,7 @@ class Trace:
             self.versions.append(version)
 
     def enter(self, module: Any) -> None:
-        self._modules.append((module, module.training))
+        self._modules.append((module, module.training, module.precision))
         for table in (module._parameters, module._buffers):
             for tensor in table.values():
                 if tensor is not None:
@@ -130,9 +130,11 @@ class Trace:
 
     def stale(self) -> str | None:
         """What has changed since, so that a replay would be another computation; None: nothing."""
-        for module, training in self._modules:
+        for module, training, precision in self._modules:
             if module.training is not training:
                 return "the mode (train or eval) of a module"
+            if module.precision != precision:
+                return f"the precision of {type(module).__name__}"
         for tensor, data, requires_grad in self._tensors.values():
             if tensor.data is not data or tensor.requires_grad is not requires_grad:
                 return "a parameter or buffer of a module"
