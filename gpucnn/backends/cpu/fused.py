@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpucnn.backends.cpu import algorithms, conv, norm
+from gpucnn.backends.cpu import algorithms, conv, elementwise, norm
 from gpucnn.backends.cpu.blocks import Array
-from gpucnn.backends.cpu.epilogue import Epilogue
 from gpucnn.backends.cpu.pool import max_pool2d
 from gpucnn.ops.geometry import Conv2dGeometry, Pool2dGeometry
 
@@ -49,10 +48,7 @@ def conv2d_max_pool(
     order = algorithms.order(geometry)
     memory = np.empty([geometry.y_shape[axis] for axis in order], y.dtype)
     whole = memory.transpose(sorted(range(4), key=order.__getitem__))
-    # Adding a bias keeps the order of numbers: behind the pool it meets fewer. Only positions may
-    # differ, where rounding makes two sums equal.
-    first, behind = (b, None) if argmax is not None else (None, b)
-    conv.conv2d(x, w, first, None, whole, geometry=geometry, relu=False, precision=precision)
+    conv.conv2d(x, w, b, None, whole, geometry=geometry, relu=False, precision=precision)
     max_pool2d(whole, y, argmax, geometry=pool)
-    axis = order.index(1)
-    Epilogue(y.transpose(order), axis, behind, relu=relu)((slice(None),) * 4)
+    if relu:
+        elementwise.unary(y, y, op="relu")
