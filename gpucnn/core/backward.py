@@ -220,6 +220,8 @@ def _accumulate(tensor: Tensor, gradient: Tensor) -> None:
         return
     slot = tensor._grad_slot
     if slot is not None and slot.shape == tensor.shape and slot.device is tensor.device:
+        if gradient._version is slot._version and gradient.data is not slot.data:
+            gradient = copy(gradient)  # another view of the same memory
         tensor.grad = copy(gradient, out=slot)
     else:
         # A copy: the same array may be on its way to another tensor as well.

@@ -44,6 +44,11 @@ def _hash_once(geometry: Any) -> int:
     return found
 
 
+def _fields_of(geometry: Any) -> dict[str, Any]:
+    """What is pickled: the hash of None, and so that of a geometry, is a process's own."""
+    return {f.name: getattr(geometry, f.name) for f in fields(geometry)}
+
+
 @dataclass(frozen=True)
 class Conv2dGeometry:
     """Sizes of one 2-D convolution: x (N, C, H, W), w (K, C/groups, R, S), y (N, K, P, Q)."""
@@ -68,6 +73,7 @@ class Conv2dGeometry:
     groups: int
 
     __hash__ = _hash_once
+    __getstate__ = _fields_of
 
     @property
     def x_shape(self) -> tuple[int, int, int, int]:
@@ -221,6 +227,7 @@ class Pool2dGeometry:
     divisor_override: int | None
 
     __hash__ = _hash_once
+    __getstate__ = _fields_of
 
     @property
     def x_shape(self) -> tuple[int, int, int, int]:

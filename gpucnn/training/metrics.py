@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 import gpucnn
 from gpucnn.core.device import Device
+from gpucnn.core.recording import unrepeatable
 from gpucnn.core.tensor import Tensor
 from gpucnn.nn import Module
 from gpucnn.nn import functional as F
@@ -52,17 +53,27 @@ class RunningMetrics:
 
     def update(self, loss: Tensor, outputs: Tensor, labels: Tensor) -> None:
         """Take in the mean loss () of a batch, its outputs and its labels."""
-        images = len(outputs)
-        logits = numbers = correct = None
+        unrepeatable("a metric counts images on the host")
+        images, classification = len(outputs), _is_classification(outputs, labels)
+        if self._loss is None:
+            # float64: the sum of a long epoch must not depend on its length.
+            self._loss = gpucnn.tensor(0.0, dtype=gpucnn.float64, device=loss.device)
+        if classification and self._correct is None:
+            self._correct = gpucnn.tensor(0, dtype=gpucnn.int64, device=outputs.device)
+        is_scalar = loss.ndim == 0 and loss.dtype.kind == "f"
+        alike = loss.dtype == outputs.dtype and loss.device is outputs.device
         with gpucnn.no_grad():
-            if self._loss is None:
-                # float64: the sum of a long epoch must not depend on its length.
-                self._loss = gpucnn.tensor(0.0, dtype=gpucnn.float64, device=loss.device)
-            if _is_classification(outputs, labels):
-                if self._correct is None:
-                    self._correct = gpucnn.tensor(0, dtype=gpucnn.int64, device=loss.device)
-                logits, numbers, correct = outputs.to(loss.dtype), labels.long(), self._correct
-            add_scores(loss, logits, numbers, self._loss, correct, images=images)
+            if is_scalar and classification and alike:
+                numbers = labels.long()
+                add_scores(loss, outputs, numbers, self._loss, self._correct, images=images)
+            else:
+                if is_scalar:
+                    add_scores(loss, None, None, self._loss, None, images=images)
+                else:
+                    self._loss = self._loss + (loss.detach().double() * images).reshape(())
+                if classification and self._correct is not None:
+                    right = (outputs.detach().argmax(1) == labels).long().sum()
+                    self._correct = self._correct + right
         self.count += images
 
     def read(self) -> Evaluation:

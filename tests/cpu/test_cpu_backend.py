@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
 import inspect
+import pickle
 
 import numpy as np
 import pytest
 from cpu_helpers import BACKEND, NHWC, strided
 
-from gpucnn.ops.geometry import Conv2dGeometry
+from gpucnn.ops.geometry import Conv2dGeometry, Pool2dGeometry
 
 
 def test_primitives_are_plain_typed_functions():
@@ -52,3 +54,14 @@ def test_synchronize_and_preferred_order():
     assert BACKEND.preferred_order(few) == (1, 2, 3, 0)
     one = Conv2dGeometry.of("conv2d", (1, 3, 9, 9), (6, 3, 3, 3), *attributes)
     assert BACKEND.preferred_order(one) == NHWC
+
+
+def test_geometries_are_keys_whose_hash_stays_in_its_process():
+    """Pickled, a geometry leaves behind what other processes would compute otherwise."""
+    g = Pool2dGeometry.of("test", (1, 2, 8, 8), 2, None, 0)
+    same = Pool2dGeometry.of("test", (1, 2, 8, 8), (2, 2), (2, 2), (0, 0))
+    assert g == same and hash(g) == hash(same) and len({g, same}) == 1
+    other = pickle.loads(pickle.dumps(g))
+    assert "_hash" in vars(g) and "_hash" not in vars(other)
+    assert other == g and hash(other) == hash(g)
+    assert dataclasses.replace(g, n=2) != g and hash(dataclasses.replace(g, n=2)) != hash(g)

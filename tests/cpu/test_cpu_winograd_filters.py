@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+import warnings
 
 import numpy as np
 import pytest
+from threadpoolctl import ThreadpoolController
 
 from gpucnn.backends.cpu import algorithms, conv, winograd_filters
 from gpucnn.backends.cpu.winograd_plan import Plan, forward_plan
@@ -79,6 +81,27 @@ def test_nan_in_the_filters_is_unchanged_too(transforms):
     for _ in range(4):
         assert np.isnan(forward(g, x, w)).any()
     assert len(transforms) == 2
+
+
+def test_transforms_are_silent_and_on_one_thread(monkeypatch):
+    """Those in the first call, and those that are kept in the second."""
+    seen = []
+    original = Plan.spectrum
+
+    def spectrum(*args):
+        info = ThreadpoolController().select(user_api="blas").info()
+        seen.append([library["num_threads"] for library in info])
+        return original(*args)
+
+    monkeypatch.setattr(Plan, "spectrum", spectrum)
+    g = geometry((1, 16, 12, 12), (24, 16, 3, 3))
+    x, w = arrays(g)
+    w[3, 4, 1, 1] = np.inf
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(3):
+            forward(g, x, w)
+    assert len(seen) == 2 and all(count == 1 for counts in seen for count in counts)
 
 
 def test_other_filters_in_the_same_memory():

@@ -73,3 +73,16 @@ def test_eight_bytes_are_copied_as_four(
     assert runtime.launches is not None
     words = [dict(launch.kernel.module.defines)["word"] for launch in runtime.launches]
     assert words[0] == "unsigned int"
+
+
+@pytest.mark.parametrize(
+    ("given", "shape"), [((), (5,)), ((1,), (5,)), ((3, 1), (3, 4)), ((1, 4), (3, 4)), ((), ())]
+)
+@pytest.mark.parametrize("dtype", [np.int64, np.float64, np.float32, np.bool_])
+def test_copies_broadcast(
+    runtime: EmulatedRuntime, given: tuple[int, ...], shape: tuple[int, ...], dtype: Any
+) -> None:
+    values = np.random.default_rng(0).integers(-100, 100, given).astype(dtype)
+    y = placed(runtime, np.zeros(shape, dtype))
+    elementwise.copy(runtime, placed(runtime, values), y)
+    np.testing.assert_array_equal(y, np.broadcast_to(values, shape))

@@ -9,7 +9,10 @@ import pytest
 
 import gpucnn
 from gpucnn import nn, optim
+from gpucnn.backends.gpu import nvrtc
 from gpucnn.nn import flat
+
+needs_nvrtc = pytest.mark.skipif(not nvrtc.compilers(), reason="NVRTC is not installed")
 
 
 def make_net() -> nn.Sequential:
@@ -102,6 +105,21 @@ def test_one_update_for_the_whole_group(make: object, updates: list[int]) -> Non
     train(net, optimizer, 3)
     assert len(updates) == 3
     assert_equal(net, expected)
+
+
+@pytest.mark.parametrize("place", ["cpu", pytest.param("emulated", marks=needs_nvrtc)])
+def test_a_gradient_made_of_the_last_one(place: str) -> None:
+    """It lies, turned, where it goes: a kernel may not read there while it writes."""
+    values = np.arange(1600.0, dtype=np.float32).reshape(40, 40)
+    p = nn.Parameter(gpucnn.zeros(40, 40, device=place))
+    optimizer = optim.SGD([p], lr=1.0)
+    p.backward(gpucnn.tensor(values, device=place))
+    optimizer.step()
+    last = p.grad
+    assert last is not None and flat.slot_of(p) is not None
+    p.grad = None
+    p.t().backward(last)
+    np.testing.assert_array_equal(p.grad.numpy(), values.T)
 
 
 def test_gradients_are_views_and_none_after_zero_grad() -> None:

@@ -128,6 +128,41 @@ def test_a_small_last_batch_does_not_count_for_more() -> None:
     assert again.read() == metrics.read()
 
 
+@pytest.mark.parametrize(
+    ("outputs", "loss", "loss_dtype", "shape"),
+    [
+        ([[0.2, 0.9], [0.1, 0.8]], 1, gpucnn.int64, ()),
+        ([[0.2, 0.9], [0.1, 0.8]], 0.5, gpucnn.float32, (1,)),
+        ([[1.0, 1.0 + 1e-9], [0.0, 1.0]], 0.5, gpucnn.float32, ()),
+        ([[16777216, 16777217], [0, 1]], 0.5, gpucnn.float32, ()),
+    ],
+)
+def test_losses_and_outputs_of_different_kinds(outputs, loss, loss_dtype, shape) -> None:
+    """Nothing is rounded to the other's dtype before the largest is looked for."""
+    metrics = RunningMetrics()
+    labels = gpucnn.tensor([1, 1])
+    for _ in range(2):
+        value = gpucnn.tensor(loss, dtype=loss_dtype).reshape(shape)
+        metrics.update(value, gpucnn.tensor(np.array(outputs)), labels)
+    assert metrics.read() == (loss, 1.0)
+
+
+def test_metrics_do_not_hide_in_a_captured_step() -> None:
+    """Replayed, they would add to the sums and not to the number of images."""
+    metrics, labels = RunningMetrics(), gpucnn.tensor([1, 0, 1])
+
+    @gpucnn.capture
+    def step(outputs: gpucnn.Tensor) -> gpucnn.Tensor:
+        loss = F.cross_entropy(outputs, labels)
+        metrics.update(loss, outputs, labels)
+        return loss
+
+    with pytest.warns(UserWarning, match="a metric counts images on the host"):
+        for _ in range(5):
+            step(gpucnn.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 0.0]]))
+    assert metrics.count == 15 and metrics.read().accuracy == pytest.approx(2 / 3)
+
+
 def test_regression_has_no_accuracy() -> None:
     gpucnn.manual_seed(0)
     model = nn.Linear(4, 2)

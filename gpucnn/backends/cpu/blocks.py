@@ -24,7 +24,7 @@ Array = NDArray[Any]
 BLOCK = 32768
 """Elements per NumPy call in a chain: two to four float32 arrays of it fit a core's L2 cache."""
 
-_LARGEST_KEPT = 8 * BLOCK  # scratch beyond this is given back to the allocator after use
+_LARGEST_KEPT = 16 * BLOCK  # scratch beyond this is given back to the allocator after use
 
 
 class Kernel(NamedTuple):

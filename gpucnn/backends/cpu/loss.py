@@ -149,7 +149,8 @@ def add_scores(
 
     The order is that of argmax: of equals the first, a NaN above all numbers.
     """
-    loss_sum += np.float64(loss) * images
+    with quiet:
+        loss_sum += np.float64(loss) * images
     if logits is not None and target is not None and correct is not None:
         correct += np.count_nonzero(logits.argmax(axis=1) == target)
 

@@ -48,7 +48,7 @@ class _Layout:
         self.count = before * after  # elements of a channel
         self.channels_in_rows = after == 1
         if self.channels_in_rows:
-            # Row vectors as long as a block, unless they were a large part of all the work.
+            # Long row vectors, unless they were a large part of all the work.
             summed = _fold(before, _WIDE // self.channels)
             self.sum_width = summed * self.channels
             limit = min(_ROW, before * self.channels // 16) // self.sum_width

@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 
 from gpucnn.backends.cpu.blocks import Array, dense_order
+from gpucnn.backends.cpu.threads import blas_single, quiet
 from gpucnn.backends.cpu.winograd_plan import Plan
 
 BOUND = 1 << 22
-"""Elements of frequencies that a thread keeps; what was not used for longest goes first."""
+"""Elements of frequencies that a thread keeps, besides the copies of their filters; what was not
+used for longest goes first."""
 
 
 class _Filters:
@@ -67,7 +69,8 @@ def frequencies(plan: Plan, w: Array) -> Array | None:
         np.copyto(found.words, words)
         found.frequencies = None
     elif found.frequencies is None:
-        found.frequencies = plan.spectrum(w).copy()
+        with blas_single(), quiet:
+            found.frequencies = plan.spectrum(w).copy()
     return found.frequencies
 
 

@@ -152,7 +152,7 @@ def add_scores(
     if logits is None or target is None:
         nothing = runtime.empty((0, 1), loss.dtype)
         logits, target = nothing, runtime.empty((0,), np.dtype(np.int64))
-    problem = _Problem(logits, target, -1, 0.0)
+    problem = _Problem(logits, target, -1, 0.0, "add_scores")
     function = problem.kernel("add_scores")
     runtime.launch(
         function, (min(max(problem.grid, 1), BLOCKS),), problem.block,
@@ -171,9 +171,16 @@ class _Problem:
         grid: blocks for all rows.
     """
 
-    def __init__(self, logits: Array, target: Array, ignore_index: int, smoothing: float) -> None:
+    def __init__(
+        self,
+        logits: Array,
+        target: Array,
+        ignore_index: int,
+        smoothing: float,
+        call: str = "cross_entropy",
+    ) -> None:
         self.rows, self.classes = logits.shape
-        check_limit("cross_entropy", "the number of classes", self.classes)
+        check_limit(call, "the number of classes", self.classes)
         lanes, values = row_shape(self.classes, real(logits))
         # As many as have room for their registers.
         self.threads = 512 if values < 32 else 256 if smoothing else 384
