@@ -255,10 +255,10 @@ __device__ __forceinline__ bool before(real x, int c, real y, long long t) {
 // first largest logit. Counts of integers may be added in any order.
 extern "C" __global__ void __launch_bounds__(BLOCK, 1) add_scores(
     const real* __restrict__ loss,         // (): the mean over the images
-    const real* __restrict__ logits,       // (M, C), any strides; M = 0 without classes
+    const real* __restrict__ logits,       // (M, C), any strides
     const long long* __restrict__ target,  // (M), any stride
     double* __restrict__ loss_sum,         // ()
-    long long* __restrict__ correct,       // () or null where M = 0
+    long long* __restrict__ correct,       // ()
     long long images, Problem g) {
   __shared__ int counts[BLOCK / 32];
   int count = 0;

@@ -89,11 +89,9 @@ def _loss_and_gradient(x: Any, target: Any, weight: Any, **kw: Any) -> Any:
     return loss.detach(), torch.autograd.grad(loss.sum(), x)[0]
 
 
-def _scores(x: Any, target: Any = None) -> Any:
-    total, correct = 0.5 + 1.25 * len(x), torch.tensor(3)
-    if target is not None:
-        total, correct = total + 1.25 * len(x), correct + (x.argmax(1) == target).sum() + len(x)
-    return torch.tensor(total, dtype=torch.float64), correct
+def _scores(x: Any, target: Any) -> Any:
+    total = torch.tensor(0.5 + 2 * 1.25 * len(x), dtype=torch.float64)
+    return total, 3 + (x.argmax(1) == target).sum() + len(x)
 
 
 def _prepare_images(x: Any, places: Any, factor: Any, offset: Any, size: Any) -> Any:

@@ -255,7 +255,6 @@ MODEL = [
                               ((5, 130), "normal", "C", "several numbers a thread"),
                               ((130, 1), "normal", "sliced", "one class, several blocks"),
                               ((0, 3), "normal", "C", "no image"))),
-    Case("add_scores", (I((6, 2), grad=False),), {}, "no classes: the loss alone"),
     *(Case("sgd_update", (I((1003,), grad=False), I((1003,), grad=False)),
            {"steps": 3, "lr": 0.1, "momentum": m, "dampening": d, "weight_decay": 0.01,
             "nesterov": nesterov, "maximize": maximize})

@@ -39,12 +39,10 @@ class Module(Registration):
         recorder = recording.state.recorder
         if recorder is not None:
             recorder.enter(self)
-        if self._precision is not None:
-            with in_precision(self._precision):
-                return self._call(args, kwargs)
-        if self._forward_hooks or self._forward_pre_hooks:
+        if self._precision is None:
             return self._call(args, kwargs)
-        return self.forward(*args, **kwargs)
+        with in_precision(self._precision):
+            return self._call(args, kwargs)
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._forward_hooks or self._forward_pre_hooks:

@@ -40,7 +40,7 @@ def _hash_once(geometry: Any) -> int:
     kept: dict[str, Any] = vars(geometry)
     found: int | None = kept.get("_hash")
     if found is None:
-        found = kept["_hash"] = hash(tuple(getattr(geometry, f.name) for f in fields(geometry)))
+        found = kept["_hash"] = hash(tuple(_fields_of(geometry).values()))
     return found
 
 

@@ -81,17 +81,17 @@ def cross_entropy_with_gradient(
 @mutating(3, 4)
 def add_scores(
     loss: Tensor,
-    logits: Tensor | None,
-    target: Tensor | None,
+    logits: Tensor,
+    target: Tensor,
     loss_sum: Tensor,
-    correct: Tensor | None,
+    correct: Tensor,
     *,
     images: int,
 ) -> list[Spec]:
     """loss_sum += images * loss and correct += sum over i of [argmax logits[i] = target[i]].
 
-    In place: loss_sum () float64, correct () int64. loss () is of the logits' dtype; logits (M, C)
-    with C > 0, target (M,) int64 and correct may be None together: then only the loss counts.
+    In place: loss_sum () float64, correct () int64. loss () has the dtype of logits (M, C), C > 0;
+    target (M,) is int64. The first of the largest logits counts, a NaN above all numbers.
     """
     return []
 

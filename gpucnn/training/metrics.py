@@ -60,17 +60,12 @@ class RunningMetrics:
             self._loss = gpucnn.tensor(0.0, dtype=gpucnn.float64, device=loss.device)
         if classification and self._correct is None:
             self._correct = gpucnn.tensor(0, dtype=gpucnn.int64, device=outputs.device)
-        is_scalar = loss.ndim == 0 and loss.dtype.kind == "f"
-        alike = loss.dtype == outputs.dtype and loss.device is outputs.device
         with gpucnn.no_grad():
-            if is_scalar and classification and alike:
+            if classification and _is_plain(loss, outputs):
                 numbers = labels.long()
                 add_scores(loss, outputs, numbers, self._loss, self._correct, images=images)
             else:
-                if is_scalar:
-                    add_scores(loss, None, None, self._loss, None, images=images)
-                else:
-                    self._loss = self._loss + (loss.detach().double() * images).reshape(())
+                self._loss = self._loss + (loss.detach().double() * images).reshape(())
                 if classification and self._correct is not None:
                     right = (outputs.detach().argmax(1) == labels).long().sum()
                     self._correct = self._correct + right
@@ -186,3 +181,9 @@ def _is_classification(outputs: Tensor, labels: Tensor) -> bool:
         and labels.shape == (len(outputs),)
         and labels.dtype.kind in "iu"
     )
+
+
+def _is_plain(loss: Tensor, outputs: Tensor) -> bool:
+    """Whether one launch can take in both: a float number of the outputs' dtype and device."""
+    same = loss.dtype == outputs.dtype and loss.device is outputs.device
+    return same and loss.ndim == 0 and loss.dtype.kind == "f"

@@ -138,10 +138,10 @@ def cross_entropy_with_gradient(
 
 def add_scores(
     loss: Array,
-    logits: Array | None,
-    target: Array | None,
+    logits: Array,
+    target: Array,
     loss_sum: Array,
-    correct: Array | None,
+    correct: Array,
     *,
     images: int,
 ) -> None:
@@ -151,8 +151,7 @@ def add_scores(
     """
     with quiet:
         loss_sum += np.float64(loss) * images
-    if logits is not None and target is not None and correct is not None:
-        correct += np.count_nonzero(logits.argmax(axis=1) == target)
+    correct += np.count_nonzero(logits.argmax(axis=1) == target)
 
 
 def check_classes(call: str, target: Array, classes: int, ignore: int) -> None:

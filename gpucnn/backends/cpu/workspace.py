@@ -17,7 +17,7 @@ from gpucnn.backends.cpu.blocks import Array
 BOUND = 48 << 20
 """Bytes that a thread keeps at most; what goes beyond is given back after its use."""
 _ALIGNMENT = 64  # a cache line, and the widest vectors
-_VIEWS = 256
+_VIEWS = 256  # kept at most: beyond, all are forgotten
 _GAP = 80  # elements between planes: some lines, and no power of two
 
 
