@@ -16,7 +16,7 @@ from gpucnn.ops.geometry import Conv2dGeometry
 
 @pytest.fixture(autouse=True)
 def nothing_kept():
-    winograd_filters._kept.filters.clear()
+    winograd_filters._kept.values.clear()
     winograd_filters._kept.size = 0
 
 
@@ -67,7 +67,7 @@ def test_a_change_of_any_element_is_seen(at):
     old = w[at]
     w[at] = np.nextafter(old, np.float32(9))
     changed = [forward(g, x, w) for _ in range(3)]
-    winograd_filters._kept.filters.clear()
+    winograd_filters._kept.values.clear()
     fresh = forward(g, x, w)
     assert all(y.tobytes() == fresh.tobytes() for y in changed)
     w[at] = old
@@ -116,16 +116,16 @@ def test_other_filters_in_the_same_memory():
 
 
 def test_what_is_kept_is_bounded(monkeypatch):
-    monkeypatch.setattr(winograd_filters, "BOUND", 3 * 36 * 16 * 24)
+    monkeypatch.setattr(winograd_filters._kept, "bound", 3 * 36 * 16 * 24)
     g = geometry((1, 16, 12, 12), (24, 16, 3, 3))
     several = [arrays(g, seed) for seed in range(4)]
     for x, w in several:
         forward(g, x, w)
         forward(g, x, w)
     kept = winograd_filters._kept
-    assert len(kept.filters) == 3 and kept.size == 3 * 36 * 16 * 24
+    assert len(kept.values) == 3 and kept.size == 3 * 36 * 16 * 24
     first = several[0][1].__array_interface__["data"][0]
-    assert first not in [key[0] for key in kept.filters]
+    assert first not in [key[0] for key in kept.values]
 
 
 def test_many_images_and_strange_memory_keep_nothing():
@@ -138,7 +138,7 @@ def test_many_images_and_strange_memory_keep_nothing():
     wide = np.zeros((24, 3, 3, 32), np.float32)[..., ::2].transpose(0, 3, 1, 2)
     wide[...] = w
     assert forward(small, x, wide).tobytes() == forward(small, x, wide).tobytes()
-    assert not winograd_filters._kept.filters
+    assert not winograd_filters._kept.values
 
 
 def test_threads_keep_their_own():
@@ -150,4 +150,4 @@ def test_threads_keep_their_own():
     thread.start()
     thread.join()
     assert [y.tobytes() for y in found] == [expected.tobytes()] * 3
-    assert len(winograd_filters._kept.filters) == 1
+    assert len(winograd_filters._kept.values) == 1

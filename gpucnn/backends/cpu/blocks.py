@@ -24,6 +24,7 @@ Array = NDArray[Any]
 BLOCK = 32768
 """Elements per NumPy call in a chain: two to four float32 arrays of it fit a core's L2 cache."""
 
+_LONG_ROW = 1 << 15
 _LARGEST_KEPT = 16 * BLOCK  # scratch beyond this is given back to the allocator after use
 
 
@@ -69,6 +70,22 @@ def strided_view(array: Array, shape: tuple[int, ...], strides: tuple[int, ...])
     if array.flags.c_contiguous:
         return np.ndarray(shape, array.dtype, array, strides=strides)
     return as_strided(array, shape, strides)
+
+
+@lru_cache(maxsize=1024)
+def fold(rows: int, limit: int) -> int:
+    """The largest divisor of `rows` up to `limit`."""
+    return max(d for d in range(1, max(1, limit) + 1) if rows % d == 0)
+
+
+def rows_together(rows: int, width: int) -> int:
+    """How many of the rows of a matrix are one where a vector is spread over all of them.
+
+    NumPy copies vectors of less than half its buffer of 8192 elements before it uses them, which
+    takes as long as the use. Longer ones are repeated, unless that were a large part of the work.
+    """
+    size = rows * width
+    return fold(rows, min(_LONG_ROW, max(size // 16, 8192 if size >= 4 * 8192 else 0)) // width)
 
 
 def memory_order(array: Array) -> tuple[int, ...]:

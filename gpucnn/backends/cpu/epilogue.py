@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gpucnn.backends.cpu import elementwise
-from gpucnn.backends.cpu.blocks import Array
+from gpucnn.backends.cpu.blocks import Array, rows_together
 
 Part = tuple[slice, ...]
 
@@ -40,10 +40,12 @@ class Epilogue(NamedTuple):
             elementwise.binary(out, self.mask[part], out, op="relu_backward")
 
     def _add_bias(self, out: Array, bias: Array) -> None:
-        if self.axis == 3 and out.flags.c_contiguous and out.shape[2] > 1:
-            # A row of pixels at a time: NumPy's loop over few channels is too short.
-            rows = out.reshape(-1, out.shape[2] * out.shape[3])
-            np.add(rows, bias.reshape(1, -1).repeat(out.shape[2], axis=0).reshape(-1), out=rows)
+        if self.axis == 3 and out.flags.c_contiguous:
+            # Many pixels at a time: NumPy's loop over few channels is too short.
+            channels = len(bias)
+            together = rows_together(out.size // channels, channels)
+            rows = out.reshape(-1, together * channels)
+            np.add(rows, bias.reshape(1, -1).repeat(together, axis=0).reshape(-1), out=rows)
         else:
             np.add(out, bias.reshape((-1,) + (1,) * (3 - self.axis)), out=out)
 

@@ -16,24 +16,17 @@ from typing import Any
 import numpy as np
 
 from gpucnn.backends.cpu import elementwise
-from gpucnn.backends.cpu.blocks import Array, memory_order, scratch
+from gpucnn.backends.cpu.blocks import Array, fold, memory_order, rows_together, scratch
 from gpucnn.backends.cpu.threads import parallel_for, quiet
 
 _BLOCK = 1 << 18
 """Elements of one NumPy call, and of what a thread takes at a time: with calls that are shorter
 threads spend their time waiting for each other."""
 _LONGEST = 1 << 15  # elements of a row whose sum is one product
-_ROW = 1 << 15  # elements of a row vector of repeated channels
 _TERMS = 64  # of a sum in the arrays' precision
 _WIDE = 512  # columns from which sums by BLAS run at full speed
 _SAMPLES = 64  # positions whose mean is the first guess of a channel's mean
 _NEAR = 4  # deviations of the mean from 0 up to which sums need no shift
-
-
-@lru_cache(maxsize=256)
-def _fold(rows: int, limit: int) -> int:
-    """The largest divisor of `rows` up to `limit`."""
-    return max(d for d in range(1, max(1, limit) + 1) if rows % d == 0)
 
 
 class _Layout:
@@ -48,11 +41,9 @@ class _Layout:
         self.count = before * after  # elements of a channel
         self.channels_in_rows = after == 1
         if self.channels_in_rows:
-            # Long row vectors, unless they were a large part of all the work.
-            summed = _fold(before, _WIDE // self.channels)
+            summed = fold(before, _WIDE // self.channels)
             self.sum_width = summed * self.channels
-            limit = min(_ROW, before * self.channels // 16) // self.sum_width
-            self.repeats = summed * _fold(before // summed, limit)
+            self.repeats = summed * rows_together(before // summed, self.sum_width)
             self.shape = (before // self.repeats, self.repeats * self.channels)
             rows, columns = self.shape
             self.step = (max(1, min(rows, _BLOCK // columns)), columns)
@@ -68,9 +59,9 @@ class _Layout:
         matrix: Array = array.transpose(self.order).reshape(self.shape)
         return matrix
 
-    def vector(self, channels: Any, dtype: np.dtype[Any]) -> Array:
+    def vector(self, channels: Array, dtype: np.dtype[Any]) -> Array:
         """A value a channel, as a row or a column that broadcasts against the matrix."""
-        row = np.asarray(channels).astype(dtype).reshape(1, -1)
+        row = channels.astype(dtype).reshape(1, -1)
         repeated = row.repeat(self.repeats, axis=0)
         return repeated.reshape(-1) if self.channels_in_rows else repeated.reshape(-1, 1)
 
@@ -243,7 +234,8 @@ def batch_norm(
     layout = _layout(y.shape, memory_order(y))
     with quiet:
         scale = _scale(variance, weight, eps)
-        offset = -mean * scale if bias is None else bias - mean * scale
+        offset = mean * scale
+        np.subtract(0 if bias is None else bias, offset, out=offset)
         scales, offsets = layout.vector(scale, y.dtype), layout.vector(offset, y.dtype)
     source, target = layout.matrix(x), layout.matrix(y)
     added = None if addend is None else layout.matrix(addend)
@@ -344,5 +336,6 @@ def batch_norm_backward(
 
 def _scale(variance: Array, weight: Array | None, eps: float) -> Array:
     """weight / sqrt(variance + eps) in float64."""
-    inverse = 1 / np.sqrt(variance.astype(np.float64) + eps)
-    return np.asarray(inverse if weight is None else weight * inverse)
+    scale: Array = np.add(variance, eps, dtype=np.float64)
+    np.sqrt(scale, out=scale)
+    return np.divide(1 if weight is None else weight, scale, out=scale)

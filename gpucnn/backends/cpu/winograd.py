@@ -29,11 +29,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpucnn.backends.cpu.algorithm_times import is_small_winograd
 from gpucnn.backends.cpu.blocks import Array
 from gpucnn.backends.cpu.epilogue import Epilogue
 from gpucnn.backends.cpu.products import multiply
-from gpucnn.backends.cpu.threads import parallel_for
+from gpucnn.backends.cpu.threads import blas_single, parallel_for, quiet
 from gpucnn.backends.cpu.winograd_filters import frequencies
 from gpucnn.backends.cpu.winograd_plan import Plan, backward_plan, forward_plan
 from gpucnn.backends.cpu.winograd_transforms import (
@@ -42,6 +41,7 @@ from gpucnn.backends.cpu.winograd_transforms import (
     filters_from_frequencies,
     to_frequencies,
 )
+from gpucnn.backends.cpu.winograd_single import single
 from gpucnn.backends.cpu.workspace import planes, workspace
 from gpucnn.ops.geometry import Conv2dGeometry
 
@@ -55,25 +55,35 @@ _MANY = 4
 
 def forward(x: Array, w: Array, y: Array, m: int, g: Conv2dGeometry, finish: Epilogue) -> None:
     """y (N, P, Q, K) from x (N, H, W, C) and w (R, S, C, K), all of any strides."""
-    _convolve(forward_plan(m, g), x, w, y, finish, kept=True)
+    plan = forward_plan(m, g)
+    if not plan.is_small(g.c, g.k):
+        _convolve(plan, x, w, y, finish)
+        return
+    with blas_single(), quiet:
+        spectrum = frequencies(plan, w)
+        if spectrum is None:
+            spectrum = plan.spectrum(w)
+        single((m, g, False), plan, x, g.k)(x, spectrum, y, finish)
 
 
 def backward_input(
     dy: Array, w: Array, dx: Array, m: int, g: Conv2dGeometry, finish: Epilogue
 ) -> None:
     """dx (N, H, W, C) from dy (N, P, Q, K) and w (R, S, K, C), all of any strides."""
-    _convolve(backward_plan(m, g), dy, w, dx, finish)
+    plan = backward_plan(m, g)
+    if not plan.is_small(g.k, g.c):
+        _convolve(plan, dy, w, dx, finish)
+        return
+    with blas_single(), quiet:
+        single((m, g, True), plan, dy, g.c)(dy, plan.spectrum(w), dx, finish)
 
 
-def _convolve(
-    plan: Plan, x: Array, w: Array, y: Array, finish: Epilogue, kept: bool = False
-) -> None:
-    """Any strides; `finish` is called for each part of y. With `kept` the frequencies of filters
-    that matter most are kept for the next call."""
+def _convolve(plan: Plan, x: Array, w: Array, y: Array, finish: Epilogue) -> None:
+    """Any strides; `finish` is called for each part of y."""
     grid, channels, filters = plan.grid, x.shape[3], y.shape[3]
     # Few tiles and many filters: each thread transforms the filters that it multiplies with.
     if grid.tiles <= 2 * filters or len(grid.blocks(plan.tiles(max(channels, filters)))) < 4:
-        _by_filters(plan, x, w, y, finish, kept)
+        _by_filters(plan, x, w, y, finish)
     else:
         _by_images(plan, x, w, y, finish)
 
@@ -106,7 +116,7 @@ def _by_images(plan: Plan, x: Array, w: Array, y: Array, finish: Epilogue) -> No
     parallel_for(len(blocks), 1, work)
 
 
-def _by_filters(plan: Plan, x: Array, w: Array, y: Array, finish: Epilogue, kept: bool) -> None:
+def _by_filters(plan: Plan, x: Array, w: Array, y: Array, finish: Epilogue) -> None:
     """All images to frequencies, then some filters at a time from beginning to end."""
     n, grid = plan.t.n, plan.grid
     inputs, parts = x.shape[3] * plan.phases.read**2, plan.phases.written**2
@@ -122,17 +132,15 @@ def _by_filters(plan: Plan, x: Array, w: Array, y: Array, finish: Epilogue, kept
     everything = Block(0, grid.images, 0, grid.high)
 
     filters = y.shape[3]
-    small = is_small_winograd(grid.tiles, plan.transformed(x.shape[3], filters))
-    known = frequencies(plan, w) if kept and small else None
 
     def work(k0: int, k1: int) -> None:
-        spectrum = plan.spectrum(w[..., k0:k1]) if known is None else known
+        spectrum = plan.spectrum(w[..., k0:k1])
         product = planes(0, (n, n), (*shape, parts * (k1 - k0)), x.dtype)
         flat = product.reshape(n, n, -1, parts * (k1 - k0))
         plan.multiply(images.reshape(n, n, -1, inputs), spectrum, flat)
         plan.write(product, y, everything, slice(k0, k1), finish)
 
-    parallel_for(filters, filters if small else plan.share(filters, parts * inputs), work)
+    parallel_for(filters, plan.share(filters, parts * inputs), work)
 
 
 def backward_weight(x: Array, dy: Array, dw: Array, m: int, g: Conv2dGeometry) -> None:

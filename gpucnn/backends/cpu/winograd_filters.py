@@ -7,15 +7,11 @@ in a tenth of the time of a transform: no way of changing an array goes unnotice
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from typing import Any
-
 import numpy as np
 
 from gpucnn.backends.cpu.blocks import Array, dense_order
-from gpucnn.backends.cpu.threads import blas_single, quiet
 from gpucnn.backends.cpu.winograd_plan import Plan
+from gpucnn.backends.cpu.workspace import Kept
 
 BOUND = 1 << 22
 """Elements of frequencies that a thread keeps, besides the copies of their filters; what was not
@@ -28,11 +24,10 @@ class _Filters:
     Attributes:
         order: of the axes in memory.
         words: the filters' bits.
-        size: of the frequencies.
     """
 
-    def __init__(self, w: Array, order: tuple[int, ...], size: int) -> None:
-        self.order, self.size = order, size
+    def __init__(self, w: Array, order: tuple[int, ...]) -> None:
+        self.order = order
         self.words = self.words_of(w).copy()
         self.frequencies: Array | None = None
 
@@ -41,13 +36,7 @@ class _Filters:
         return words
 
 
-class _Kept(threading.local):
-    def __init__(self) -> None:
-        self.filters: OrderedDict[Any, _Filters] = OrderedDict()
-        self.size = 0
-
-
-_kept = _Kept()
+_kept: Kept[_Filters] = Kept(BOUND)
 
 
 def frequencies(plan: Plan, w: Array) -> Array | None:
@@ -57,26 +46,17 @@ def frequencies(plan: Plan, w: Array) -> Array | None:
     whose memory is not dense.
     """
     key = (w.__array_interface__["data"][0], w.shape, w.strides, plan.t.m, plan.phases)
-    found = _kept.filters.get(key)
+    found = _kept.get(key)
     if found is None:
         order = dense_order(w)
         if order is not None and w.nbytes % 8 == 0:
-            _keep(key, _Filters(w, order, plan.transformed(w.shape[2], w.shape[3])))
+            size = plan.transformed(w.shape[2], w.shape[3])
+            _kept.put(key, _Filters(w, order), size)
         return None
-    _kept.filters.move_to_end(key)
     words = found.words_of(w)
     if not (found.words == words).all():
         np.copyto(found.words, words)
         found.frequencies = None
     elif found.frequencies is None:
-        with blas_single(), quiet:
-            found.frequencies = plan.spectrum(w).copy()
+        found.frequencies = plan.spectrum(w).copy()
     return found.frequencies
-
-
-def _keep(key: Any, filters: _Filters) -> None:
-    _kept.filters[key] = filters
-    _kept.size += filters.size
-    while _kept.size > BOUND and _kept.filters:
-        _, oldest = _kept.filters.popitem(last=False)
-        _kept.size -= oldest.size

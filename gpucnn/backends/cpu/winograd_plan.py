@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
+from gpucnn.backends.cpu.algorithm_times import is_small_winograd
 from gpucnn.backends.cpu.blocks import Array
 from gpucnn.backends.cpu.epilogue import Epilogue
 from gpucnn.backends.cpu.products import multiply
@@ -112,6 +113,11 @@ class Plan(NamedTuple):
     def transformed(self, channels: int, filters: int) -> int:
         """Elements of the frequencies of filters (R, S, C, K)."""
         return self.t.n**2 * channels * filters * self.phases.read**2 * self.phases.written**2
+
+    def is_small(self, channels: int, filters: int) -> bool:
+        """Whether one thread computes everything."""
+        tiles = self.grid.tiles
+        return tiles <= 2 * filters and is_small_winograd(tiles, self.transformed(channels, filters))
 
     def tiles(self, channels: int) -> int:
         """Tiles of a block."""

@@ -127,18 +127,30 @@ def to_frequencies(
         for i in range(phases):
             for j in range(phases):
                 copy_padded(x, row + i, column + j, split[..., i, j, :], phases, phases)
+    halfway = planes(1, (n,), (height, images, wide, channels), x.dtype)
+    for left, right in window_views(source, window, step, halfway, out):
+        np.matmul(matrix, left, out=right)
+
+
+def window_views(
+    source: Array, window: int, step: int, halfway: Array, out: Array
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """What a matrix multiplies from the left to give what: the windows' columns, then their rows.
+
+    Of source (N, H, W, C), halfway (n, H, N, u, C) and out (n, n, t, N, u, C).
+    """
+    n, height, images, wide, channels = halfway.shape
+    high, length = out.shape[2], images * wide * channels
     image, line, pixel, item = source.strides
     across = strided_view(
         source, (images, height, wide, window, channels), (image, line, step * pixel, pixel, item)
     )
-    halfway = planes(1, (n,), (height, images, wide, channels), x.dtype)
-    np.matmul(matrix, across, out=halfway.transpose(2, 1, 3, 0, 4))
-    length = images * wide * channels
     line = length * item
     down = strided_view(
         halfway, (n, high, window, length), (halfway.strides[0], step * line, line, item)
     )
-    np.matmul(matrix, down, out=out.reshape(n, n, high, length).transpose(1, 2, 0, 3))
+    frequencies = out.reshape(n, n, high, length).transpose(1, 2, 0, 3)
+    return (across, halfway.transpose(2, 1, 3, 0, 4)), (down, frequencies)
 
 
 def to_outputs(matrix: Array, frequencies: Array, y: Array, phases: int = 1) -> None:
@@ -149,21 +161,34 @@ def to_outputs(matrix: Array, frequencies: Array, y: Array, phases: int = 1) -> 
     """
     m, n = matrix.shape
     high, images, wide, filters = frequencies.shape[2:]
-    length = high * images * wide * filters
     halfway = planes(1, (m, n), (high, images, wide, filters), y.dtype)
-    np.matmul(
-        matrix,
-        frequencies.reshape(n, n, length).transpose(1, 0, 2),
-        out=halfway.reshape(m, n, length).transpose(1, 0, 2),
-    )
-    height, width = m * high, m * wide
-    fits = phases == 1 and y.shape[1:3] == (height, width) and y.strides[3] == y.itemsize
-    whole = y if fits else workspace(2, (images, height, width, filters), y.dtype)
+    columns, lines, rows = output_views(frequencies, halfway)
+    np.matmul(matrix, columns, out=lines)
+    to_tiles(matrix, rows, y, phases)
+
+
+def output_views(frequencies: Array, halfway: Array) -> tuple[Array, Array, Array]:
+    """The tiles' columns, what a matrix times them gives, and that as the tiles' rows.
+
+    Of frequencies (n, n, t, N, u, K) and halfway (m, n, t, N, u, K).
+    """
+    m, n = halfway.shape[:2]
+    columns = frequencies.reshape(n, n, -1).transpose(1, 0, 2)
+    lines = halfway.reshape(m, n, -1).transpose(1, 0, 2)
+    return columns, lines, halfway.transpose(0, 2, 3, 4, 1, 5)
+
+
+def to_tiles(matrix: Array, rows: Array, y: Array, phases: int) -> None:
+    """y (N, P, Q, K), the last product of `to_outputs`: matrix times the tiles' rows."""
+    m, high, images, wide, _, filters = rows.shape
+    shape = (images, m * high, m * wide, filters)
+    fits = phases == 1 and y.shape == shape and y.strides[3] == y.itemsize
+    whole = y if fits else workspace(2, shape, y.dtype)
     tiles = whole.reshape(images, high, m, wide, m, filters).transpose(2, 1, 0, 3, 4, 5)
-    np.matmul(matrix, halfway.transpose(0, 2, 3, 4, 1, 5), out=tiles)
+    np.matmul(matrix, rows, out=tiles)
     if fits:
         return
-    split = whole.reshape(images, height, width, phases, phases, -1)
+    split = whole.reshape(*shape[:3], phases, phases, -1)
     for i in range(phases):
         for j in range(phases):
             target = y[:, phases - 1 - i :: phases, phases - 1 - j :: phases]

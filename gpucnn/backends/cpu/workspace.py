@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 import threading
-from typing import Any
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -21,14 +23,17 @@ _VIEWS = 256  # kept at most: beyond, all are forgotten
 _GAP = 80  # elements between planes: some lines, and no power of two
 
 
-class _Kept(threading.local):
+Value = TypeVar("Value")
+
+
+class _Buffers(threading.local):
     def __init__(self) -> None:
         self.buffers: dict[int, Array] = {}
         self.views: dict[tuple[Any, ...], Array] = {}  # what was asked for lately
         self.size = 0
 
 
-_kept = _Kept()
+_memory = _Buffers()
 
 
 def workspace(slot: int, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
@@ -37,43 +42,68 @@ def workspace(slot: int, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     Slots are numbered within a primitive: none runs inside another's piece of work.
     """
     key = (slot, shape, dtype)
-    array = _kept.views.get(key)
+    array = _memory.views.get(key)
     if array is not None:
         return array
     kind = np.dtype(dtype)
     size = math.prod(shape) * kind.itemsize
-    buffer = _kept.buffers.get(slot)
+    buffer = _memory.buffers.get(slot)
     if buffer is None or buffer.size < size:
         if buffer is not None:
-            del _kept.buffers[slot]
-            _kept.views.clear()
-            _kept.size -= buffer.size
+            del _memory.buffers[slot]
+            _memory.views.clear()
+            _memory.size -= buffer.size
         memory = np.empty(size + _ALIGNMENT, np.uint8)
         start = -memory.__array_interface__["data"][0] % _ALIGNMENT
         buffer = memory[start : start + size]
-        if _kept.size + size <= BOUND:
-            _kept.buffers[slot] = buffer
-            _kept.size += size
+        if _memory.size + size <= BOUND:
+            _memory.buffers[slot] = buffer
+            _memory.size += size
     array = buffer[:size].view(kind).reshape(shape)
-    if slot in _kept.buffers:
-        if len(_kept.views) == _VIEWS:
-            _kept.views.clear()
-        _kept.views[key] = array
+    if slot in _memory.buffers:
+        if len(_memory.views) == _VIEWS:
+            _memory.views.clear()
+        _memory.views[key] = array
     return array
 
 
-def planes(slot: int, outer: tuple[int, ...], inner: tuple[int, ...], dtype: DTypeLike) -> Array:
+def planes(
+    slot: int | None, outer: tuple[int, ...], inner: tuple[int, ...], dtype: DTypeLike
+) -> Array:
     """`workspace` of shape (*outer, *inner), the inner arrays a little apart from each other.
 
     Side by side, arrays whose sizes are powers of two would fall onto the same lines of a cache,
-    and what works on all of them at once would find none there.
+    and what works on all of them at once would find none there. Without a slot it is new memory.
     """
     size = math.prod(inner)
-    apart = workspace(slot, (math.prod(outer), size + _GAP), dtype)
+    shape = math.prod(outer), size + _GAP
+    apart = np.empty(shape, dtype) if slot is None else workspace(slot, shape, dtype)
     array: Array = apart[:, :size].reshape(*outer, *inner)
     return array
 
 
+class Kept(threading.local, Generic[Value]):
+    """What each thread keeps by a key: up to `bound` elements, what was used last."""
+
+    def __init__(self, bound: int) -> None:
+        self.bound, self.size = bound, 0
+        self.values: OrderedDict[Hashable, tuple[Value, int]] = OrderedDict()
+
+    def get(self, key: Hashable) -> Value | None:
+        found = self.values.get(key)
+        if found is None:
+            return None
+        self.values.move_to_end(key)
+        return found[0]
+
+    def put(self, key: Hashable, value: Value, size: int) -> None:
+        self.values[key] = value, size
+        self.size += size
+        while self.size > self.bound and self.values:
+            _, (_, oldest) = self.values.popitem(last=False)
+            self.size -= oldest
+
+
 def kept() -> int:
     """Bytes that this thread keeps."""
-    return _kept.size
+    return _memory.size

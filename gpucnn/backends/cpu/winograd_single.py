@@ -1,0 +1,79 @@
+"""Winograd's filtering of few tiles by one thread, as in the inference of one image.
+
+NumPy's calls are then so short that it takes as long to make the views they work on: a thread
+makes memory and views once for each geometry, and keeps them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+import numpy as np
+
+from gpucnn.backends.cpu.blocks import Array
+from gpucnn.backends.cpu.epilogue import Epilogue
+from gpucnn.backends.cpu.padding import inside
+from gpucnn.backends.cpu.winograd_plan import Plan
+from gpucnn.backends.cpu.winograd_transforms import output_views, to_tiles, window_views
+from gpucnn.backends.cpu.workspace import Kept, planes
+
+BOUND = 1 << 21
+"""Elements that a thread keeps."""
+
+_WHOLE = (slice(None),) * 4
+
+
+class Single:
+    """One plan for all tiles and filters, with memory of its own.
+
+    `size` are the elements of it.
+    """
+
+    def __init__(self, plan: Plan, x: Array, filters: int) -> None:
+        t, grid, (read, written) = plan.t, plan.grid, plan.phases
+        self.plan = plan
+        dtype, channels, parts = x.dtype, x.shape[3] * read**2, filters * written**2
+        height, width = ((tiles - 1) * t.m + t.n for tiles in (grid.high, grid.wide))
+        # The zeros around the images stay.
+        source = np.zeros((grid.images, height, width, read, read, x.shape[3]), dtype)
+        self.copies = []
+        for i in range(read):
+            for j in range(read):
+                rows, from_rows = inside(plan.start[0] + i, height, read, x.shape[1])
+                columns, from_columns = inside(plan.start[1] + j, width, read, x.shape[2])
+                self.copies.append((source[:, rows, columns, i, j], from_rows, from_columns))
+        tiles = (grid.high, grid.images, grid.wide)
+        images = planes(None, (t.n, t.n), (*tiles, channels), dtype)
+        product = planes(None, (t.n, t.n), (*tiles, parts), dtype)
+        across = planes(None, (t.n,), (height, *tiles[1:], channels), dtype)
+        down = planes(None, (t.m, t.n), (*tiles, parts), dtype)
+        source = source.reshape(grid.images, height, width, channels)
+        self.windows = window_views(source, t.n, t.m, across, images)
+        self.columns, self.lines, self.rows = output_views(product, down)
+        self.images = images.reshape(t.n, t.n, -1, channels)
+        self.product = product.reshape(t.n, t.n, -1, parts)
+        self.size = sum(array.size for array in (source, images, product, across, down))
+
+    def __call__(self, x: Array, spectrum: Array, y: Array, finish: Epilogue) -> None:
+        """y (N, P, Q, K) from x (N, H, W, C) and the filters' frequencies (n, n, I, O)."""
+        t = self.plan.t
+        for target, rows, columns in self.copies:
+            target[...] = x[:, rows, columns]
+        for left, right in self.windows:
+            np.matmul(t.image, left, out=right)
+        self.plan.multiply(self.images, spectrum, self.product)
+        np.matmul(t.output, self.columns, out=self.lines)
+        to_tiles(t.output, self.rows, y, self.plan.phases.written)
+        finish(_WHOLE)
+
+
+_kept: Kept[Single] = Kept(BOUND)
+
+
+def single(key: Hashable, plan: Plan, x: Array, filters: int) -> Single:
+    """The `Single` of a plan that belongs to `key`, kept if it is small."""
+    found = _kept.get((key, x.dtype))
+    if found is None:
+        found = Single(plan, x, filters)
+        _kept.put((key, x.dtype), found, found.size)
+    return found
