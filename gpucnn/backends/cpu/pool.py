@@ -1,70 +1,20 @@
-"""Pooling as operations on shifted slices of whole images, one a window position.
-
-Every array is seen as (A, H, W, B) in its memory order: channels-last has A = N, B = C, planar
-images have A = N C, B = 1, batch-innermost has A = C, B = N. The formulas are the same for all.
-"""
+"""Pooling as operations on shifted slices of whole images (A, H, W, B), see `windows`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from gpucnn.backends.cpu.blocks import Array, scratch
 from gpucnn.backends.cpu.threads import parallel_for
+from gpucnn.backends.cpu.windows import Line, Tap, lines, planes, taps
 from gpucnn.ops.geometry import Pool2dGeometry
 
 _BLOCK = 1 << 19
 """Elements of input that are pooled at a time."""
 
 _SIGNED: dict[int, np.dtype[Any]] = {4: np.dtype(np.int32), 8: np.dtype(np.int64)}
-
-
-class _Tap(NamedTuple):
-    """A window position, the outputs whose window has it inside the input, and the inputs there."""
-
-    number: int
-    out_rows: slice
-    out_columns: slice
-    rows: slice
-    columns: slice
-
-
-@lru_cache(maxsize=256)
-def _taps(g: Pool2dGeometry) -> tuple[_Tap, ...]:
-    return tuple(_found(g))
-
-
-def _found(g: Pool2dGeometry) -> Iterator[_Tap]:
-    for r in range(g.r):
-        p0, p1, h0 = _range(r * g.dilation_h - g.pad_h, g.stride_h, g.p, g.h)
-        for s in range(g.s):
-            q0, q1, w0 = _range(s * g.dilation_w - g.pad_w, g.stride_w, g.q, g.w)
-            if p1 > p0 and q1 > q0:
-                rows = slice(h0, h0 + (p1 - p0 - 1) * g.stride_h + 1, g.stride_h)
-                columns = slice(w0, w0 + (q1 - q0 - 1) * g.stride_w + 1, g.stride_w)
-                yield _Tap(r * g.s + s, slice(p0, p1), slice(q0, q1), rows, columns)
-
-
-def _range(offset: int, stride: int, outputs: int, inputs: int) -> tuple[int, int, int]:
-    """The outputs first..last whose position `o * stride + offset` is inside, and the first one."""
-    first = max(0, -(offset // stride)) if offset < 0 else 0
-    last = min(outputs, (inputs - 1 - offset) // stride + 1) if inputs > offset else 0
-    return first, last, first * stride + offset
-
-
-def _planes(*arrays: Array) -> list[Array]:
-    """The arrays as (A, H, W, B) in the memory order of the last one, which is dense."""
-    last = arrays[-1]
-    if last.transpose(0, 2, 3, 1).flags.c_contiguous:
-        return [a.transpose(0, 2, 3, 1) for a in arrays]
-    if last.transpose(1, 2, 3, 0).flags.c_contiguous:
-        return [a.transpose(1, 2, 3, 0) for a in arrays]
-    if all(a.flags.c_contiguous for a in arrays):
-        return [a.reshape(-1, *a.shape[2:], 1) for a in arrays]
-    return [a.transpose(0, 2, 3, 1) for a in arrays]
 
 
 def _grain(array: Array) -> int:
@@ -77,12 +27,12 @@ def max_pool2d(
     """y (N, C, P, Q) and, if wanted, argmax = each window's maximum and its position r*S + s."""
     if y.size == 0:
         return
-    steps = _taps(geometry)
     if argmax is None:
-        found, source = _planes(y, x)
-        _maxima(found, source, steps, geometry)
+        found, source = planes(y, x)
+        _maxima(found, source, geometry)
         return
-    source, best, position = _planes(x, y, argmax)
+    steps = taps(geometry)
+    source, best, position = planes(x, y, argmax)
 
     def work(a: int, b: int) -> None:
         values, found, at = source[a:b], best[a:b], position[a:b]
@@ -94,20 +44,32 @@ def max_pool2d(
     parallel_for(source.shape[0], _grain(source), work, blas=False)
 
 
-def _maxima(y: Array, x: Array, steps: tuple[_Tap, ...], g: Pool2dGeometry) -> None:
-    """The maxima alone, which NaN is carried into as it comes."""
+def _maxima(y: Array, x: Array, g: Pool2dGeometry) -> None:
+    """The maxima alone, down the columns and then along the rows; NaN is carried along."""
+    down, along = lines(g)
 
     def work(a: int, b: int) -> None:
-        values, found = x[a:b], y[a:b]
-        rest = _begin(values, found, steps, g)
-        for _, rows, columns, in_rows, in_columns in rest:
-            held = found[:, rows, columns]
-            np.maximum(held, values[:, in_rows, in_columns], out=held)
+        values = x[a:b]
+        columns = scratch(0, (b - a, g.p, *values.shape[2:]), x.dtype)
+        _largest(values, columns, down)
+        _largest(columns, y[a:b], along)
 
     parallel_for(x.shape[0], _grain(x), work, blas=False)
 
 
-def _begin(x: Array, y: Array, steps: tuple[_Tap, ...], g: Pool2dGeometry) -> tuple[_Tap, ...]:
+def _largest(x: Array, y: Array, positions: tuple[Line, ...]) -> None:
+    """y = the largest elements of x at the positions of windows along one axis."""
+    if len(positions) > 1 and positions[0].always and positions[1].always:
+        np.maximum(x[positions[0].inputs], x[positions[1].inputs], out=y)
+        positions = positions[2:]
+    else:
+        y.fill(-np.inf)
+    for line in positions:
+        held = y[line.outputs]
+        np.maximum(held, x[line.inputs], out=held)
+
+
+def _begin(x: Array, y: Array, steps: tuple[Tap, ...], g: Pool2dGeometry) -> tuple[Tap, ...]:
     """Write what the maxima start from: a position that all windows have. The steps left."""
     if steps and steps[0][1:3] == (slice(0, g.p), slice(0, g.q)):
         np.copyto(y, x[:, steps[0].rows, steps[0].columns])
@@ -117,7 +79,7 @@ def _begin(x: Array, y: Array, steps: tuple[_Tap, ...], g: Pool2dGeometry) -> tu
 
 
 def _maximum(
-    x: Array, y: Array, at: Array, steps: tuple[_Tap, ...], g: Pool2dGeometry, nan: bool
+    x: Array, y: Array, at: Array, steps: tuple[Tap, ...], g: Pool2dGeometry, nan: bool
 ) -> None:
     rest = _begin(x, y, steps, g)
     if len(rest) < len(steps):
@@ -157,11 +119,11 @@ def max_pool2d_backward(
     g = geometry
     if dx.size == 0:
         return
-    steps = _taps(g)
+    steps = taps(g)
     if y is None:
-        (gradients, position, total), maxima = _planes(dy, argmax, dx), None
+        (gradients, position, total), maxima = planes(dy, argmax, dx), None
     else:
-        gradients, position, maxima, total = _planes(dy, argmax, y, dx)
+        gradients, position, maxima, total = planes(dy, argmax, y, dx)
     signed = _SIGNED[dx.itemsize]
     apart = g.stride_h >= g.r and g.stride_w >= g.s and g.dilation_h == g.dilation_w == 1
     # Windows that tile the input write each element once: nothing to clear first.
@@ -211,8 +173,8 @@ def avg_pool2d(x: Array, y: Array, *, geometry: Pool2dGeometry) -> None:
     """y (N, C, P, Q) = the sum of each window over its divisor."""
     if y.size == 0:
         return
-    source, mean = _planes(x, y)
-    steps = _taps(geometry)
+    source, mean = planes(x, y)
+    steps = taps(geometry)
     divisor = _divisors(geometry).astype(y.dtype)[:, :, None]
 
     def work(a: int, b: int) -> None:
@@ -230,8 +192,8 @@ def avg_pool2d_backward(dy: Array, dx: Array, *, geometry: Pool2dGeometry) -> No
     """dx (N, C, H, W) = the sum of dy / divisor over the windows that hold each element."""
     if dx.size == 0:
         return
-    gradients, total = _planes(dy, dx)
-    steps = _taps(geometry)
+    gradients, total = planes(dy, dx)
+    steps = taps(geometry)
     divisor = _divisors(geometry).astype(dx.dtype)[:, :, None]
 
     def work(a: int, b: int) -> None:
@@ -268,7 +230,7 @@ def adaptive_avg_pool2d(x: Array, y: Array) -> None:
     """y (N, C, P, Q) = means of evenly divided ranges of x (N, C, H, W)."""
     if y.size == 0:
         return
-    source, mean = _planes(x, y)
+    source, mean = planes(x, y)
     height, width = source.shape[1:3]
     rows, columns = _even(height, mean.shape[1]), _even(width, mean.shape[2])
 
@@ -288,7 +250,7 @@ def adaptive_avg_pool2d_backward(dy: Array, dx: Array) -> None:
     """dx (N, C, H, W) = the sum of dy / window size over the windows that hold each element."""
     if dx.size == 0:
         return
-    gradients, total = _planes(dy, dx)
+    gradients, total = planes(dy, dx)
     rows = _even(total.shape[1], gradients.shape[1])
     columns = _even(total.shape[2], gradients.shape[2])
 

@@ -35,13 +35,13 @@ from gpucnn.backends.cpu.products import multiply
 from gpucnn.backends.cpu.threads import blas_single, parallel_for, quiet
 from gpucnn.backends.cpu.winograd_filters import frequencies
 from gpucnn.backends.cpu.winograd_plan import Plan, backward_plan, forward_plan
+from gpucnn.backends.cpu.winograd_single import single
 from gpucnn.backends.cpu.winograd_transforms import (
     Block,
     Grid,
     filters_from_frequencies,
     to_frequencies,
 )
-from gpucnn.backends.cpu.winograd_single import single
 from gpucnn.backends.cpu.workspace import planes, workspace
 from gpucnn.ops.geometry import Conv2dGeometry
 

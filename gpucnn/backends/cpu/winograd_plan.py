@@ -116,8 +116,8 @@ class Plan(NamedTuple):
 
     def is_small(self, channels: int, filters: int) -> bool:
         """Whether one thread computes everything."""
-        tiles = self.grid.tiles
-        return tiles <= 2 * filters and is_small_winograd(tiles, self.transformed(channels, filters))
+        tiles, frequencies = self.grid.tiles, self.transformed(channels, filters)
+        return tiles <= 2 * filters and is_small_winograd(tiles, frequencies)
 
     def tiles(self, channels: int) -> int:
         """Tiles of a block."""

@@ -35,19 +35,19 @@ class Single:
         dtype, channels, parts = x.dtype, x.shape[3] * read**2, filters * written**2
         height, width = ((tiles - 1) * t.m + t.n for tiles in (grid.high, grid.wide))
         # The zeros around the images stay.
-        source = np.zeros((grid.images, height, width, read, read, x.shape[3]), dtype)
+        phases = np.zeros((grid.images, height, width, read, read, x.shape[3]), dtype)
         self.copies = []
         for i in range(read):
             for j in range(read):
                 rows, from_rows = inside(plan.start[0] + i, height, read, x.shape[1])
                 columns, from_columns = inside(plan.start[1] + j, width, read, x.shape[2])
-                self.copies.append((source[:, rows, columns, i, j], from_rows, from_columns))
+                self.copies.append((phases[:, rows, columns, i, j], from_rows, from_columns))
         tiles = (grid.high, grid.images, grid.wide)
         images = planes(None, (t.n, t.n), (*tiles, channels), dtype)
         product = planes(None, (t.n, t.n), (*tiles, parts), dtype)
         across = planes(None, (t.n,), (height, *tiles[1:], channels), dtype)
         down = planes(None, (t.m, t.n), (*tiles, parts), dtype)
-        source = source.reshape(grid.images, height, width, channels)
+        source = phases.reshape(grid.images, height, width, channels)
         self.windows = window_views(source, t.n, t.m, across, images)
         self.columns, self.lines, self.rows = output_views(product, down)
         self.images = images.reshape(t.n, t.n, -1, channels)
