@@ -90,7 +90,8 @@ class Tensor(Bound):
 
     @property
     def ndim(self) -> int:
-        return cast(int, self.data.ndim)
+        ndim: int = self.data.ndim
+        return ndim
 
     @property
     def order(self) -> Order:

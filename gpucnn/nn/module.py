@@ -39,16 +39,15 @@ class Module(Registration):
         recorder = recording.state.recorder
         if recorder is not None:
             recorder.enter(self)
+        forward = self._hooked if self._forward_hooks or self._forward_pre_hooks else self.forward
         if self._precision is None:
-            return self._call(args, kwargs)
+            return forward(*args, **kwargs)
         with in_precision(self._precision):
-            return self._call(args, kwargs)
+            return forward(*args, **kwargs)
 
-    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self._forward_hooks or self._forward_pre_hooks:
-            recording.unrepeatable(f"{type(self).__name__} has forward hooks")
-            return hooks.call(self, args, kwargs)
-        return self.forward(*args, **kwargs)
+    def _hooked(self, *args: Any, **kwargs: Any) -> Any:
+        recording.unrepeatable(f"{type(self).__name__} has forward hooks")
+        return hooks.call(self, args, kwargs)
 
     _precision: str | None = None
 

@@ -10,7 +10,7 @@ import pytest
 from threadpoolctl import ThreadpoolController
 
 from gpucnn.backends.cpu import threads
-from gpucnn.backends.cpu.threads import blas_single, parallel_for, quiet
+from gpucnn.backends.cpu.threads import blas_single, parallel_for, silent
 
 
 @pytest.fixture(params=[1, 2, 5])
@@ -109,8 +109,11 @@ def test_user_threads_may_call_at_the_same_time(num_threads):
 def test_floating_point_warnings_are_silent_inside_and_as_before_after(num_threads):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        parallel_for(8, 1, lambda start, stop: np.float32([0.0]) / np.float32([0.0]))
-        parallel_for(8, 1, lambda start, stop: np.exp(np.float32([1e4])))
+        for work in (
+            lambda start, stop: np.float32([0.0]) / np.float32([0.0]),
+            lambda start, stop: np.exp(np.float32([1e4])),
+        ):
+            silent(parallel_for)(8, 1, work)
         with pytest.raises(RuntimeWarning):
             np.array([1.0]) / np.array([0.0])
 
@@ -145,16 +148,34 @@ def test_blas_runs_single_threaded_whichever_thread_asks():
     assert all(count == 1 for count in inside[0])
 
 
-def test_quiet_nests_and_leaves_the_settings_as_they_were():
+def test_silent_functions_nest_and_leave_the_settings_as_they_were():
+    @silent
+    def outer(x, *, raises=False):
+        assert set(np.geterr().values()) == {"ignore"}
+        if raises:
+            raise KeyError
+        with np.errstate(divide="raise"):  # inside itself it changes nothing
+            assert inner()["divide"] == "raise"
+        return np.float32(x) / np.float32(0)
+
+    inner = silent(np.geterr)
     with np.errstate(divide="raise", over="warn"):
         before = np.geterr()
-        with quiet:
-            with pytest.raises(KeyError), quiet:
-                raise KeyError
-            assert set(np.geterr().values()) == {"ignore"}
-            with np.errstate(divide="raise"), quiet:  # inside itself it changes nothing
-                assert np.geterr()["divide"] == "raise"
+        assert outer(1) == np.inf
+        with pytest.raises(KeyError):
+            outer(1, raises=True)
         assert np.geterr() == before
+        assert outer(1) == np.inf
+
+
+def test_every_thread_is_silent():
+    found = []
+    silent(lambda: parallel_for(8, 1, lambda *_: found.append(set(np.geterr().values()))))()
+    assert found == [{"ignore"}] * 8
+    thread = threading.Thread(target=lambda: found.append(silent(np.geterr)()["divide"]))
+    thread.start()
+    thread.join()
+    assert found[-1] == "ignore"
 
 
 def test_blas_is_restored_after_an_error():

@@ -26,10 +26,10 @@ from gpucnn.backends.cpu import (
     softmax,
 )
 from gpucnn.backends.cpu.blocks import Array
-from gpucnn.backends.cpu.threads import blas_single, quiet
+from gpucnn.backends.cpu.threads import blas_single, silent
 
 _PRIMITIVES: dict[str, Callable[..., None]] = {
-    function.__name__: function
+    function.__name__: silent(function)
     for function in (
         elementwise.unary,
         elementwise.binary,
@@ -84,10 +84,10 @@ class CpuReplay:
     launches = None
 
     def __init__(self, run: Callable[[], None]) -> None:
-        self._run = run
+        self._run = silent(run)
 
     def __call__(self) -> None:
-        with blas_single(), quiet:
+        with blas_single():
             self._run()
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import DTypeLike, NDArray
 
-from gpucnn.backends.cpu.threads import parallel_for, quiet
+from gpucnn.backends.cpu.threads import parallel_for
 
 Array = NDArray[Any]
 
@@ -39,6 +39,7 @@ class Kernel(NamedTuple):
     piece: int  # elements a thread takes at a time; arrays up to this size stay in one thread
     block: int = 0  # elements of one call, so that what lies between its steps stays in cache
     small: int = 2048  # elements up to which it costs less on the arrays as they are
+    single: int = 0  # elements up to which it makes one NumPy call after all
 
 
 class _Scratch(threading.local):
@@ -163,19 +164,17 @@ def apply(kernel: Kernel, *arrays: Any) -> None:
 
     The output may be one of the operands or overlap them in any way.
     """
-    function, piece, block, small = kernel
+    function, piece, block, small, single = kernel
     out: Array = arrays[-1]
     size = out.size
-    if size <= piece and not block:  # a single NumPy call takes care of overlap itself
-        with quiet:
-            function(*arrays)
+    if size <= single or (size <= piece and not block):  # NumPy takes care of overlap itself
+        function(*arrays)
         return
     if any([overlaps(a, out) for a in arrays[:-1]]):
         arrays = (*(a.copy() if overlaps(a, out) else a for a in arrays[:-1]), out)
     views: Any = flat_views(*arrays) if size > small else None
     if size <= small or (size <= block and views):
-        with quiet:
-            function(*(views or arrays))
+        function(*(views or arrays))
         return
     if views is None:
         views, axis = _spread(arrays)

@@ -126,7 +126,7 @@ _UNARY = {
     "absolute": Kernel(np.absolute, _LIGHT),
     "sign": Kernel(_sign, _LIGHT, BLOCK),
     "reciprocal": Kernel(_reciprocal, _LIGHT),
-    "relu": Kernel(_relu, _LIGHT, _CONSTANT, small=8192),
+    "relu": Kernel(_relu, _LIGHT, _CONSTANT, single=8192),
     "sigmoid": Kernel(_sigmoid, _HEAVY, BLOCK),
     "tanh": Kernel(np.tanh, _HEAVY),
     "logical_not": Kernel(np.logical_not, _LIGHT),

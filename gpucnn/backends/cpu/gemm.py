@@ -8,7 +8,7 @@ import numpy as np
 
 from gpucnn.backends.cpu import elementwise
 from gpucnn.backends.cpu.blocks import Array
-from gpucnn.backends.cpu.threads import blas_single, parallel_for, quiet
+from gpucnn.backends.cpu.threads import blas_single, parallel_for
 
 # A piece is worth a thread's wake-up, and wide enough that BLAS packs the other operand for many
 # rows.
@@ -22,7 +22,7 @@ def linear_backward_weight(
 ) -> None:
     """dw (O, I) = dy (M, O)^T x (M, I) and db (O) = the sum of dy's rows."""
     if db is not None:
-        with blas_single(), quiet:
+        with blas_single():
             np.matmul(np.ones(dy.shape[0], dy.dtype), _blas_ready(dy), out=db)
     matmul(dy.T, x, None, None, dw, relu=False, precision=precision)
 
@@ -62,7 +62,7 @@ def matmul(
     length = rows if by_rows else columns
     grain = _grain(length, 2 * rows * columns * a.shape[-1])
     if grain >= length:
-        with blas_single(), quiet:
+        with blas_single():
             _product(a, b, bias, y)
         _finish(y, mask, relu)
         return

@@ -6,7 +6,6 @@ import numpy as np
 
 from gpucnn.backends.cpu.blocks import Array, dense_order
 from gpucnn.backends.cpu.elementwise import copy, full
-from gpucnn.backends.cpu.threads import quiet
 
 _ROW = 32  # elements from which adding row by row beats np.add.at
 
@@ -38,15 +37,14 @@ def take_backward(dy: Array, index: Array, dx: Array, *, axis: int) -> None:
         return
     target, source = np.moveaxis(dx, axis, 0), np.moveaxis(dy, axis, 0)
     wrapped = np.where(index < 0, index + length, index)
-    with quiet:
-        if np.bincount(wrapped, minlength=length).max() == 1:
-            target[wrapped] = source
-        elif dy.size < _ROW * index.size:
-            np.add.at(target, wrapped, source)
-        else:
-            for m, i in enumerate(wrapped.tolist()):
-                row = target[i]
-                np.add(row, source[m], out=row)
+    if np.bincount(wrapped, minlength=length).max() == 1:
+        target[wrapped] = source
+    elif dy.size < _ROW * index.size:
+        np.add.at(target, wrapped, source)
+    else:
+        for m, i in enumerate(wrapped.tolist()):
+            row = target[i]
+            np.add(row, source[m], out=row)
 
 
 def _check(index: Array, length: int, axis: int, call: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from gpucnn.backends.cpu.blocks import BLOCK, Array
 from gpucnn.backends.cpu.softmax import log_softmax_slices
-from gpucnn.backends.cpu.threads import parallel_for, quiet
+from gpucnn.backends.cpu.threads import parallel_for
 
 _PIECE = BLOCK  # elements a thread takes at a time: they stay in its cache between the steps
 
@@ -35,32 +35,31 @@ def cross_entropy(
     """
     rows, classes = logits.shape
     check_classes("cross_entropy", target, classes, ignore_index)
-    with quiet:
-        _log_softmax(logits, log_probabilities)
-        ignored, classes_of = _targets(target, ignore_index)
-        row = -log_probabilities[np.arange(rows), classes_of]
-        if weight is not None:
-            weights = weight[classes_of]
-            row *= weights
-        if label_smoothing:
-            row *= 1 - label_smoothing
-            row -= (label_smoothing / classes) * _smooth(log_probabilities, weight)
-        if ignored is not None:
-            row[ignored] = 0
-        divisor[...] = 1
-        if reduction == "none":
-            loss[...] = row
-            return
-        total = row.sum(dtype=np.float64)
-        if reduction == "mean":
-            if weight is None:
-                count: Any = rows - (0 if ignored is None else np.count_nonzero(ignored))
-            else:
-                kept = weights if ignored is None else weights[~ignored]
-                count = kept.sum(dtype=np.float64)
-            divisor[...] = count
-            total = total / count if count else np.nan
-        loss[...] = total
+    _log_softmax(logits, log_probabilities)
+    ignored, classes_of = _targets(target, ignore_index)
+    row = -log_probabilities[np.arange(rows), classes_of]
+    if weight is not None:
+        weights = weight[classes_of]
+        row *= weights
+    if label_smoothing:
+        row *= 1 - label_smoothing
+        row -= (label_smoothing / classes) * _smooth(log_probabilities, weight)
+    if ignored is not None:
+        row[ignored] = 0
+    divisor[...] = 1
+    if reduction == "none":
+        loss[...] = row
+        return
+    total = row.sum(dtype=np.float64)
+    if reduction == "mean":
+        if weight is None:
+            count: Any = rows - (0 if ignored is None else np.count_nonzero(ignored))
+        else:
+            kept = weights if ignored is None else weights[~ignored]
+            count = kept.sum(dtype=np.float64)
+        divisor[...] = count
+        total = total / count if count else np.nan
+    loss[...] = total
 
 
 def cross_entropy_backward(
@@ -84,19 +83,18 @@ def cross_entropy_backward(
     if rows * classes == 0:
         return
     dtype = dlogits.dtype
-    with quiet:
-        ignored, classes_of = _targets(target, ignore_index)
-        scale = np.empty(rows, dtype)
-        scale[...] = dloss / divisor
-        hit = scale * dtype.type(1 - label_smoothing)
-        if weight is not None:
-            hit *= weight[classes_of]
-        whole = hit
-        if label_smoothing:
-            share = label_smoothing / classes
-            all_weights = classes if weight is None else weight.sum(dtype=np.float64)
-            whole = hit + scale * dtype.type(share * all_weights)
-            spread = dtype.type(share) if weight is None else weight * dtype.type(share)
+    ignored, classes_of = _targets(target, ignore_index)
+    scale = np.empty(rows, dtype)
+    scale[...] = dloss / divisor
+    hit = scale * dtype.type(1 - label_smoothing)
+    if weight is not None:
+        hit *= weight[classes_of]
+    whole = hit
+    if label_smoothing:
+        share = label_smoothing / classes
+        all_weights = classes if weight is None else weight.sum(dtype=np.float64)
+        whole = hit + scale * dtype.type(share * all_weights)
+        spread = dtype.type(share) if weight is None else weight * dtype.type(share)
 
     uniform = weight is None and dloss.ndim == 0
 
@@ -149,8 +147,7 @@ def add_scores(
 
     The order is that of argmax: of equals the first, a NaN above all numbers.
     """
-    with quiet:
-        loss_sum += np.float64(loss) * images
+    loss_sum += np.float64(loss) * images
     correct += np.count_nonzero(logits.argmax(axis=1) == target)
 
 

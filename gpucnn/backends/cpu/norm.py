@@ -17,7 +17,7 @@ import numpy as np
 
 from gpucnn.backends.cpu import elementwise
 from gpucnn.backends.cpu.blocks import Array, fold, memory_order, rows_together, scratch
-from gpucnn.backends.cpu.threads import parallel_for, quiet
+from gpucnn.backends.cpu.threads import parallel_for
 
 _BLOCK = 1 << 18
 """Elements of one NumPy call, and of what a thread takes at a time: with calls that are shorter
@@ -173,10 +173,9 @@ def batch_norm_statistics(
     if running_mean is None or running_variance is None:
         return
     count = np.float64(x.size // max(x.shape[1], 1))
-    with quiet:
-        unbiased = variance * (count / (count - 1))
-        for running, batch in ((running_mean, mean), (running_variance, unbiased)):
-            running[...] = (1 - momentum) * running.astype(np.float64) + momentum * batch
+    unbiased = variance * (count / (count - 1))
+    for running, batch in ((running_mean, mean), (running_variance, unbiased)):
+        running[...] = (1 - momentum) * running.astype(np.float64) + momentum * batch
 
 
 def _statistics(x: Array, mean: Array, variance: Array) -> None:
@@ -191,9 +190,8 @@ def _statistics(x: Array, mean: Array, variance: Array) -> None:
         return
     layout = _layout(x.shape, memory_order(x))
     dtype = x.dtype
-    with quiet:
-        matrix = layout.matrix(x)
-        shift = layout.guess(matrix)
+    matrix = layout.matrix(x)
+    shift = layout.guess(matrix)
     shifts = None if shift is None else layout.vector(shift, dtype)
     sums, squares = layout.partial_sums(dtype), layout.partial_sums(dtype)
 
@@ -207,10 +205,9 @@ def _statistics(x: Array, mean: Array, variance: Array) -> None:
         layout.add_up(square, rows, columns, squares)
 
     layout.for_blocks(work, blas=True)
-    with quiet:
-        offset = layout.per_channel(sums) / layout.count
-        mean[...] = offset if shift is None else shift + offset
-        variance[...] = np.maximum(layout.per_channel(squares) / layout.count - offset**2, 0)
+    offset = layout.per_channel(sums) / layout.count
+    mean[...] = offset if shift is None else shift + offset
+    variance[...] = np.maximum(layout.per_channel(squares) / layout.count - offset**2, 0)
 
 
 def batch_norm(
@@ -232,11 +229,10 @@ def batch_norm(
     if y.size == 0:
         return
     layout = _layout(y.shape, memory_order(y))
-    with quiet:
-        scale = _scale(variance, weight, eps)
-        offset = mean * scale
-        np.subtract(0 if bias is None else bias, offset, out=offset)
-        scales, offsets = layout.vector(scale, y.dtype), layout.vector(offset, y.dtype)
+    scale = _scale(variance, weight, eps)
+    offset = mean * scale
+    np.subtract(0 if bias is None else bias, offset, out=offset)
+    scales, offsets = layout.vector(scale, y.dtype), layout.vector(offset, y.dtype)
     source, target = layout.matrix(x), layout.matrix(y)
     added = None if addend is None else layout.matrix(addend)
 
@@ -288,8 +284,7 @@ def batch_norm_backward(
     layout = _layout(dx.shape, memory_order(dx))
     dtype = dx.dtype
     upstream, source, target = layout.matrix(dy), layout.matrix(x), layout.matrix(dx)
-    with quiet:
-        near = bool((np.abs(mean) <= _NEAR * np.sqrt(variance)).all())
+    near = bool((np.abs(mean) <= _NEAR * np.sqrt(variance)).all())
     means = None if near else layout.vector(mean, dtype)
     sums, products = layout.partial_sums(dtype), layout.partial_sums(dtype)
 
@@ -304,21 +299,20 @@ def batch_norm_backward(
         layout.add_up(gradient, rows, columns, sums)
 
     layout.for_blocks(reduce_block, blas=True)
-    with quiet:
-        inverse_deviation = _scale(variance, None, eps)
-        scale = _scale(variance, weight, eps)
-        dbias64 = layout.per_channel(sums)
-        dweight64 = layout.per_channel(products)
-        if near:  # sum dy * x, not sum dy * (x - mean)
-            dweight64 -= mean * dbias64
-        dweight64 *= inverse_deviation
-        dbias[...] = dbias64
-        dweight[...] = dweight64
-        # dx = dy * scale + (x * slope + offset)
-        slope = -scale * dweight64 * inverse_deviation / layout.count
-        offset = -scale * dbias64 / layout.count - slope * mean
-        scales = layout.vector(scale, dtype)
-        slopes, offsets = layout.vector(slope, dtype), layout.vector(offset, dtype)
+    inverse_deviation = _scale(variance, None, eps)
+    scale = _scale(variance, weight, eps)
+    dbias64 = layout.per_channel(sums)
+    dweight64 = layout.per_channel(products)
+    if near:  # sum dy * x, not sum dy * (x - mean)
+        dweight64 -= mean * dbias64
+    dweight64 *= inverse_deviation
+    dbias[...] = dbias64
+    dweight[...] = dweight64
+    # dx = dy * scale + (x * slope + offset)
+    slope = -scale * dweight64 * inverse_deviation / layout.count
+    offset = -scale * dbias64 / layout.count - slope * mean
+    scales = layout.vector(scale, dtype)
+    slopes, offsets = layout.vector(slope, dtype), layout.vector(offset, dtype)
 
     def apply_block(rows: slice, columns: slice) -> None:
         out = target[rows, columns]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gpucnn.backends.cpu.blocks import BLOCK, Array, memory_order
-from gpucnn.backends.cpu.threads import blas_single, parallel_for, quiet
+from gpucnn.backends.cpu.threads import blas_single, parallel_for
 
 _ROWS = 256  # terms of a column added by one product: BLAS adds them a few at a time
 _COLUMNS = 1024  # terms of a row added by one product: BLAS adds them in many lanes
@@ -27,20 +27,19 @@ _EXTREMA: dict[str, Callable[..., Any]] = {"max": np.max, "min": np.min}
 
 def reduce(x: Array, y: Array, *, op: str, axes: tuple[int, ...], keepdims: bool) -> None:
     """y = sum, maximum or minimum of x over `axes`; NaN propagates, an empty sum is 0."""
-    with quiet:
-        if op != "sum":
-            _extremum(x, y, op, axes, keepdims)
-        elif x.dtype.kind != "f":
-            y[...] = x.sum(axis=axes, keepdims=keepdims)
-        elif x.size <= _DIRECT:
-            y[...] = x.sum(axis=axes, dtype=np.float64, keepdims=keepdims)
-        elif x.size <= _SMALL and x.size <= _FEW * y.size:
-            y[...] = x.sum(axis=axes, keepdims=keepdims)
-        elif x.size <= _SMALL and y.size == 1 and x.flags.c_contiguous:  # added pairwise
-            y[...] = np.add.reduce(x.reshape(-1))
-        else:
-            total = _sum_kept(x, tuple(axis for axis in range(x.ndim) if axis not in axes))
-            y[...] = total.reshape(y.shape)
+    if op != "sum":
+        _extremum(x, y, op, axes, keepdims)
+    elif x.dtype.kind != "f":
+        y[...] = x.sum(axis=axes, keepdims=keepdims)
+    elif x.size <= _DIRECT:
+        y[...] = x.sum(axis=axes, dtype=np.float64, keepdims=keepdims)
+    elif x.size <= _SMALL and x.size <= _FEW * y.size:
+        y[...] = x.sum(axis=axes, keepdims=keepdims)
+    elif x.size <= _SMALL and y.size == 1 and x.flags.c_contiguous:  # added pairwise
+        y[...] = np.add.reduce(x.reshape(-1))
+    else:
+        total = _sum_kept(x, tuple(axis for axis in range(x.ndim) if axis not in axes))
+        y[...] = total.reshape(y.shape)
 
 
 def arg_reduce(x: Array, y: Array, *, op: str, axis: int, keepdims: bool) -> None:

@@ -32,7 +32,7 @@ import numpy as np
 from gpucnn.backends.cpu.blocks import Array
 from gpucnn.backends.cpu.epilogue import Epilogue
 from gpucnn.backends.cpu.products import multiply
-from gpucnn.backends.cpu.threads import blas_single, parallel_for, quiet
+from gpucnn.backends.cpu.threads import blas_single, parallel_for
 from gpucnn.backends.cpu.winograd_filters import frequencies
 from gpucnn.backends.cpu.winograd_plan import Plan, backward_plan, forward_plan
 from gpucnn.backends.cpu.winograd_single import single
@@ -59,7 +59,7 @@ def forward(x: Array, w: Array, y: Array, m: int, g: Conv2dGeometry, finish: Epi
     if not plan.is_small(g.c, g.k):
         _convolve(plan, x, w, y, finish)
         return
-    with blas_single(), quiet:
+    with blas_single():
         spectrum = frequencies(plan, w)
         if spectrum is None:
             spectrum = plan.spectrum(w)
@@ -74,7 +74,7 @@ def backward_input(
     if not plan.is_small(g.k, g.c):
         _convolve(plan, dy, w, dx, finish)
         return
-    with blas_single(), quiet:
+    with blas_single():
         single((m, g, True), plan, dy, g.c)(dy, plan.spectrum(w), dx, finish)
 
 

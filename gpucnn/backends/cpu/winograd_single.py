@@ -1,7 +1,7 @@
 """Winograd's filtering of few tiles by one thread, as in the inference of one image.
 
 NumPy's calls are then so short that it takes as long to make the views they work on: a thread
-makes memory and views once for each geometry, and keeps them.
+makes memory and views once for each geometry, and keeps them. Others help with long products.
 """
 
 from __future__ import annotations
@@ -13,12 +13,18 @@ import numpy as np
 from gpucnn.backends.cpu.blocks import Array
 from gpucnn.backends.cpu.epilogue import Epilogue
 from gpucnn.backends.cpu.padding import inside
+from gpucnn.backends.cpu.products import multiply
+from gpucnn.backends.cpu.threads import parallel_for
 from gpucnn.backends.cpu.winograd_plan import Plan
 from gpucnn.backends.cpu.winograd_transforms import output_views, to_tiles, window_views
 from gpucnn.backends.cpu.workspace import Kept, planes
 
 BOUND = 1 << 21
 """Elements that a thread keeps."""
+_SHARED = 1 << 22
+"""Multiplications of the products from which threads share them, and lines of frequencies that
+one of them takes then."""
+_LINES = 2
 
 _WHOLE = (slice(None),) * 4
 
@@ -61,10 +67,22 @@ class Single:
             target[...] = x[:, rows, columns]
         for left, right in self.windows:
             np.matmul(t.image, left, out=right)
-        self.plan.multiply(self.images, spectrum, self.product)
+        self._multiply(spectrum)
         np.matmul(t.output, self.columns, out=self.lines)
         to_tiles(t.output, self.rows, y, self.plan.phases.written)
         finish(_WHOLE)
+
+    def _multiply(self, spectrum: Array) -> None:
+        """The products of all frequencies; several lines of them a thread if there are many."""
+        images, product = self.images, self.product
+        if self.plan.phases != (1, 1) or images.size * product.shape[3] < _SHARED:
+            self.plan.multiply(images, spectrum, product)
+            return
+
+        def work(start: int, stop: int) -> None:
+            multiply(images[start:stop], spectrum[start:stop], product[start:stop])
+
+        parallel_for(self.plan.t.n, _LINES, work, blas=False)
 
 
 _kept: Kept[Single] = Kept(BOUND)
