@@ -83,9 +83,9 @@ class Edge(NamedTuple):
 
     @classmethod
     def to(cls, tensor: Tensor) -> Edge:
-        node = tensor.grad_fn
+        node, data = tensor.grad_fn, tensor.data
         leaf = tensor if node is None else None
-        return cls(node, leaf, tensor._output_index, tensor.shape, tensor.dtype)
+        return cls(node, leaf, tensor._output_index, data.shape, data.dtype)
 
 
 class Function:
@@ -134,7 +134,10 @@ class Function:
             return
         # Data and version, not the tensor: an output that held its own node would be a cycle.
         self._saved = tuple(
-            t if t is None else Saved(t.data, t.device, t._version, t._version[0]) for t in tensors
+            [
+                t if t is None else Saved(t.data, t.device, t._version, t._version[0])
+                for t in tensors
+            ]
         )
 
     @property
@@ -189,20 +192,22 @@ class Function:
         ctx._edges = tuple([Edge.to(a) if needed else None for a, needed in zip(args, needs)])
         ctx._sequence = next(_sequence)
         ctx._outputs, ctx._retained = [], {}
-        outputs = result if isinstance(result, tuple) else (result,)
-        inputs = {id(a) for a in args}
-        marked = [ctx._mark(index, out, id(out) in inputs) for index, out in enumerate(outputs)]
-        return tuple(marked) if isinstance(result, tuple) else marked[0]
+        if isinstance(result, tuple):
+            return tuple([ctx._mark(index, out, args) for index, out in enumerate(result)])
+        return ctx._mark(0, result, args)
 
-    def _mark(self, index: int, output: Any, is_input: bool) -> Tensor:
+    def _mark(self, index: int, output: Any, inputs: tuple[Any, ...]) -> Tensor:
         if not isinstance(output, Tensor):
             raise TypeError(
                 f"{self.name}.forward: must return tensors, got {type(output).__name__}"
             )
-        if is_input:  # returned as it came: the argument must keep its own history
-            output = output.detach()
-        self._outputs.append((output.shape, output.dtype, output.device))
-        if output.is_floating_point():
+        for value in inputs:
+            if output is value:  # returned as it came: the argument must keep its own history
+                output = output.detach()
+                break
+        dtype = output.data.dtype
+        self._outputs.append((output.data.shape, dtype, output.device))
+        if dtype.kind == "f":
             output.requires_grad = True
             output.grad_fn = self
             output._output_index = index

@@ -59,7 +59,8 @@ def run_backward(
         while heap:
             _, node = heapq.heappop(heap)
             node_gradients = pending.pop(node)
-            _retain(node, node_gradients)
+            if node._retained:
+                _retain(node, node_gradients)
             if wanted is not None:
                 wanted.add_node(node, node_gradients)
                 if node not in wanted.between:
@@ -180,11 +181,12 @@ def _as_dtype(gradient: Tensor, dtype: Any) -> Tensor:
 
 
 def _call(node: Function, gradients: list[Tensor | None]) -> tuple[Tensor | None, ...]:
-    complete = [
-        full(shape, 0, dtype, device) if gradient is None and dtype.kind == "f" else gradient
-        for gradient, (shape, dtype, device) in zip(gradients, node._outputs)
-    ]
-    result = node.backward(node, *complete)
+    for index, gradient in enumerate(gradients):
+        if gradient is None:
+            shape, dtype, device = node._outputs[index]
+            if dtype.kind == "f":
+                gradients[index] = full(shape, 0, dtype, device)
+    result = node.backward(node, *gradients)
     results = result if isinstance(result, tuple) else (result,)
     if len(results) != len(node._edges):
         raise RuntimeError(
@@ -196,12 +198,12 @@ def _call(node: Function, gradients: list[Tensor | None]) -> tuple[Tensor | None
 
 def _checked(node: Function, edge: Edge, gradient: Any) -> Tensor:
     """What an operation returned for an argument, in that argument's dtype."""
-    if not isinstance(gradient, Tensor) or gradient.shape != edge.shape:
+    if not isinstance(gradient, Tensor) or gradient.data.shape != edge.shape:
         what = gradient.shape if isinstance(gradient, Tensor) else type(gradient).__name__
         raise RuntimeError(
             f"{node.name}.backward: gradient {what} for an argument of shape {edge.shape}"
         )
-    return _as_dtype(gradient, edge.dtype)
+    return gradient if gradient.data.dtype is edge.dtype else _as_dtype(gradient, edge.dtype)
 
 
 def _retain(node: Function, gradients: list[Tensor | None]) -> None:

@@ -148,7 +148,7 @@ def runs(slots: Iterable[GradientSlot | None], keys: Iterable[Any]) -> list[Run]
             and last.stop == slot.start
             and open_key == key
         ):
-            result[-1] = last._replace(stop=slot.stop, last=number + 1)
+            result[-1] = Run(slot.storage, last.start, slot.stop, last.first, number + 1)
         else:
             result.append(Run(slot.storage, slot.start, slot.stop, number, number + 1))
         open_key = key
