@@ -36,7 +36,7 @@ class Kernel(NamedTuple):
     """
 
     function: Callable[..., Any]
-    piece: int  # elements a thread takes at a time; arrays up to this size stay in one thread
+    piece: int  # elements a thread takes at a time, or more; smaller arrays stay in one thread
     block: int = 0  # elements of one call, so that what lies between its steps stays in cache
     small: int = 2048  # elements up to which it costs less on the arrays as they are
     single: int = 0  # elements up to which it makes one NumPy call after all
@@ -167,7 +167,8 @@ def apply(kernel: Kernel, *arrays: Any) -> None:
     function, piece, block, small, single = kernel
     out: Array = arrays[-1]
     size = out.size
-    if size <= single or (size <= piece and not block):  # NumPy takes care of overlap itself
+    pieces = max(1, size // piece)
+    if size <= single or (pieces == 1 and not block):  # NumPy takes care of overlap itself
         function(*arrays)
         return
     if any([overlaps(a, out) for a in arrays[:-1]]):
@@ -191,7 +192,7 @@ def apply(kernel: Kernel, *arrays: Any) -> None:
             part = before + (slice(begin, min(begin + step, stop)),)
             function(*[v[part] if c else v for v, c in zip(views, cut, strict=True)])
 
-    parallel_for(length, max(1, piece // unit), work, blas=False)
+    parallel_for(length, max(1, -(-length // pieces)), work, blas=False)
 
 
 def _spread(arrays: tuple[Any, ...]) -> tuple[list[Any], int]:

@@ -13,7 +13,7 @@ Number = int | float | bool
 Operand = Array | Number
 
 # Elements a thread takes at a time, so that a piece lasts a few times a thread's wake-up.
-_LIGHT = 8 * BLOCK  # bound by memory: about 0.1 ns an element in cache
+_LIGHT = 16 * BLOCK  # bound by memory: about 0.1 ns an element in cache
 _HEAVY = 4 * BLOCK  # transcendental functions: 0.5 ns an element and more
 
 _CONSTANT = 8 * BLOCK  # elements of a block of equal values

@@ -29,6 +29,8 @@ _LEAST = 128
 """Tiles of a block, as rows of a product with many channels."""
 _PAIRS = 1 << 15
 """Pairs of channel and filter that a thread takes at a time."""
+_FEW_PAIRS = 1 << 12
+"""Pairs up to which it takes all: less is done before another thread is awake."""
 _PIECES = 4
 """Pieces that there should be for threads, and how few filters then make one."""
 _FEWEST = 16
@@ -126,7 +128,7 @@ class Plan(NamedTuple):
     def share(self, length: int, others: int) -> int:
         """How many of `length` filters a thread takes, with `others` channels."""
         most = -(-length // (_PIECES * _FEWEST)) * _FEWEST
-        return min(most, max(_FEWEST, _PAIRS // others))
+        return max(_FEW_PAIRS // others, min(most, max(_FEWEST, _PAIRS // others)))
 
 
 def _phases_of(w: Array, by_channel: bool) -> Array:
