@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import numpy as np
 
 from gpucnn.backends.cpu import CpuBackend
@@ -11,6 +13,17 @@ BACKEND = CpuBackend()
 NHWC = (0, 2, 3, 1)
 CHWN = (1, 2, 3, 0)
 FLOATS = (np.float32, np.float64)
+
+
+@contextmanager
+def using_threads(count):
+    """Within it primitives use so many threads."""
+    before = get_num_threads()
+    set_num_threads(count)
+    try:
+        yield
+    finally:
+        set_num_threads(before)
 
 
 def run(name, inputs, outputs, **attributes):

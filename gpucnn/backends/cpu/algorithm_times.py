@@ -8,7 +8,7 @@ thread.
 
 from __future__ import annotations
 
-from gpucnn.backends.cpu.patches import BLOCK, turned
+from gpucnn.backends.cpu.patches import BLOCK, by_tap, turned
 from gpucnn.ops.geometry import Conv2dGeometry
 
 FORWARD, BACKWARD_INPUT, BACKWARD_WEIGHT = "forward", "backward_input", "backward_weight"
@@ -23,13 +23,15 @@ _TRANSFORMED = 0.22  # an element that a transform of Winograd's makes
 _TRANSPOSED = 6.0  # the taps of a filter and channel
 _COMPARED = 0.02  # a frequency that is kept: its share of looking at the filters
 _SMALL_PRODUCT = 30.0  # a product of a stack, besides its elements
+_TURNED_RUN = 0.7  # an element written where its channels are apart
 _CALLS = 30_000.0  # the calls of NumPy around all this, for patches
+_FEW_CALLS = 20_000.0  # for few pixels
 _WINOGRAD_CALLS = 75_000.0
+_SINGLE_CALLS = 25_000.0  # for few tiles
 _FILTER_CALLS = 25_000.0  # those that transform filters
 _TURNED = 1.0  # an element of filters whose channels and filters are exchanged
-_LINE = 8  # elements of a column that a line of the cache holds, or nearly
 FEW_PIXELS = 64
-"""Positions up to which products with patches have the filters first, and threads share those."""
+"""Pixels up to which products have the filters first, and threads share those: see `few_pixels`."""
 
 
 def _product(rows: int, inner: int, columns: int) -> float:
@@ -59,14 +61,28 @@ def _forward_of(g: Conv2dGeometry, direction: str) -> Conv2dGeometry:
 def patches(g: Conv2dGeometry, direction: str) -> float:
     f = _forward_of(g, direction)
     pixels, taps = f.n * f.p * f.q, f.r * f.s * f.c
+    turned_filters = _TURNED * taps * f.k if direction == BACKWARD_INPUT else 0.0
+    if direction != BACKWARD_WEIGHT and has_few_pixels(f):
+        return _few_pixels(f) + turned_filters
     run = f.q if f.s * f.c < f.q else f.s * f.c
     padded = _moves(f.n * f.h * f.w * f.c, f.w * f.c)
     products = _product(pixels, taps, f.k) + _packed_again(pixels * taps, taps, f.k)
-    if pixels <= FEW_PIXELS:
-        padded += _moves(pixels * f.k, _LINE)  # the products are turned
-    if direction == BACKWARD_INPUT:
-        products += _TURNED * taps * f.k
-    return _CALLS + padded + _moves(pixels * taps, run) + products
+    return _CALLS + padded + _moves(pixels * taps, run) + products + turned_filters
+
+
+def has_few_pixels(g: Conv2dGeometry) -> bool:
+    """Whether a convolution is computed by `few_pixels`."""
+    return not by_tap(g, g.c) and g.n * g.p * g.q <= FEW_PIXELS
+
+
+def _few_pixels(g: Conv2dGeometry) -> float:
+    pixels, taps = g.n * g.p * g.q, g.r * g.s * g.c
+    rows = g.p + (g.r - 1) * g.dilation_h // g.stride_h
+    lines = g.s * min(g.stride_h, g.r) * g.c * rows * g.n * g.q
+    shortest = max(1, min(pixels, taps, g.k))
+    products = taps * pixels * g.k * _MULTIPLY_ADD * (shortest + _SHORT) / shortest
+    added = g.r * g.s * g.k * pixels * _MOVED
+    return _FEW_CALLS + (lines + g.k * pixels) * _TURNED_RUN + products + added
 
 
 def pointwise(g: Conv2dGeometry, direction: str) -> float:
@@ -107,11 +123,12 @@ def depthwise_winograd(g: Conv2dGeometry, direction: str) -> float:
 _FEW_FILTERS, _FEW_PRODUCTS = 1 << 20, 1 << 24
 
 
-def is_small_winograd(tiles: int, frequencies: int) -> bool:
-    """Whether one thread computes all filters, of so many frequencies, for these tiles: threads
+def is_small_winograd(tiles: int, frequencies: int, filters: int) -> bool:
+    """Whether one thread computes all `filters`, of so many frequencies, for these tiles: threads
     would wait for each other between calls as short as these. Forward then keeps the frequencies.
     """
-    return frequencies < _FEW_FILTERS and frequencies * tiles <= _FEW_PRODUCTS
+    few = frequencies < _FEW_FILTERS and tiles <= 2 * filters
+    return few and frequencies * tiles <= _FEW_PRODUCTS
 
 
 def winograd(m: int, g: Conv2dGeometry, direction: str) -> float:
@@ -129,8 +146,11 @@ def winograd(m: int, g: Conv2dGeometry, direction: str) -> float:
     of_x = tiles * (c * n * (m + n) * _TRANSFORMED + m * _SMALL_PRODUCT)
     of_y = tiles * (k * n * (m + n) * _TRANSFORMED + m * _SMALL_PRODUCT)
     filters = _FILTER_CALLS + c * k * n * n * _TRANSFORMED + transposed
-    if direction == FORWARD and tiles <= 2 * k and is_small_winograd(tiles, c * k * n * n):
-        filters = c * k * n * n * _COMPARED  # as in an inference: the filters do not change
+    calls = _WINOGRAD_CALLS
+    if direction != BACKWARD_WEIGHT and is_small_winograd(tiles, c * k * n * n, k):
+        calls = _SINGLE_CALLS
+        if direction == FORWARD:
+            filters = c * k * n * n * _COMPARED  # as in an inference: the filters do not change
     rows, inner, columns = (c, tiles, k) if direction == BACKWARD_WEIGHT else (tiles, c, k)
     products = n * n * _product(rows, inner, columns) * share
-    return _WINOGRAD_CALLS + apart + of_x + of_y + filters + products
+    return calls + apart + of_x + of_y + filters + products

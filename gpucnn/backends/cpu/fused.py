@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from gpucnn.backends.cpu import algorithms, conv, elementwise, norm
 from gpucnn.backends.cpu.blocks import Array
 from gpucnn.backends.cpu.pool import max_pool2d
+from gpucnn.backends.cpu.workspace import workspace
 from gpucnn.ops.geometry import Conv2dGeometry, Pool2dGeometry
+
+_BEFORE_POOL = 8
+"""The slot of scratch memory for what is pooled; convolution has those before it."""
 
 
 def conv2d_statistics(
@@ -46,7 +48,7 @@ def conv2d_max_pool(
     The ReLU works on the maxima, which are fewer: it never makes a smaller value the larger one.
     """
     order = algorithms.order(geometry)
-    memory = np.empty([geometry.y_shape[axis] for axis in order], y.dtype)
+    memory = workspace(_BEFORE_POOL, tuple([geometry.y_shape[axis] for axis in order]), y.dtype)
     whole = memory.transpose(sorted(range(4), key=order.__getitem__))
     conv.conv2d(x, w, b, None, whole, geometry=geometry, relu=False, precision=precision)
     max_pool2d(whole, y, argmax, geometry=pool)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from gpucnn.backends.cpu import few_pixels, reduce
-from gpucnn.backends.cpu.algorithm_times import FEW_PIXELS
+from gpucnn.backends.cpu.algorithm_times import has_few_pixels
 from gpucnn.backends.cpu.blocks import Array
 from gpucnn.backends.cpu.epilogue import Epilogue
 from gpucnn.backends.cpu.patches import blocks, by_tap, halves, patches, patches_by_tap, taps
@@ -32,10 +32,10 @@ _TRANSPOSED = 1 << 19
 
 def forward(x: Array, w: Array, y: Array, g: Conv2dGeometry, finish: Epilogue) -> None:
     """y (N, P, Q, K) from x (N, H, W, C) and w (R, S, C, K), all of any strides."""
-    pieces, transposed = blocks(g, g.c), by_tap(g, g.c)
-    if not transposed and g.n * g.p * g.q <= FEW_PIXELS:
+    if has_few_pixels(g):
         few_pixels.forward(x, w, y, g, finish)
         return
+    pieces, transposed = blocks(g, g.c), by_tap(g, g.c)
     if len(pieces) == 1 and g.flops > _SHARED:
         pieces = halves(pieces[0])
     matrix = _matrix(w)

@@ -118,8 +118,7 @@ class Plan(NamedTuple):
 
     def is_small(self, channels: int, filters: int) -> bool:
         """Whether one thread computes everything."""
-        tiles, frequencies = self.grid.tiles, self.transformed(channels, filters)
-        return tiles <= 2 * filters and is_small_winograd(tiles, frequencies)
+        return is_small_winograd(self.grid.tiles, self.transformed(channels, filters), filters)
 
     def tiles(self, channels: int) -> int:
         """Tiles of a block."""
