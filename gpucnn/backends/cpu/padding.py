@@ -31,6 +31,12 @@ def copy_padded(
     """
     rows, from_rows = inside(row, target.shape[1], row_step, x.shape[1])
     columns, from_columns = inside(column, target.shape[2], column_step, x.shape[2])
+    clear_around(target, rows, columns)
+    target[:, rows, columns] = x[:, from_rows, from_columns]
+
+
+def clear_around(target: Array, rows: slice, columns: slice) -> None:
+    """Zeros in all rows (axis 1) and columns (axis 2) of `target` but these."""
     if rows.start:
         target[:, : rows.start] = 0
     if rows.stop < target.shape[1]:
@@ -39,4 +45,3 @@ def copy_padded(
         target[:, rows, : columns.start] = 0
     if columns.stop < target.shape[2]:
         target[:, rows, columns.stop :] = 0
-    target[:, rows, columns] = x[:, from_rows, from_columns]

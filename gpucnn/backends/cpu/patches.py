@@ -10,17 +10,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gpucnn.backends.cpu.blocks import Array, strided_view
-from gpucnn.backends.cpu.padding import copy_padded
-from gpucnn.backends.cpu.workspace import workspace
+from gpucnn.backends.cpu.padding import clear_around, copy_padded, inside
+from gpucnn.backends.cpu.workspace import Kept, workspace
 from gpucnn.ops.geometry import Conv2dGeometry
 
 BLOCK = 1 << 18
 """Elements of a patch matrix that are made at a time."""
+_SMALL, _BOUND = 1 << 15, 1 << 18
+"""Elements of a matrix whose memory a thread keeps for the next call, and of all that it keeps."""
 
 
 class Block(NamedTuple):
@@ -95,34 +97,71 @@ def patches_by_tap(x: Array, g: Conv2dGeometry, block: Block) -> Array:
 
     The ones make the bias a filter tap: forward adds it, backward_weight sums dy for it.
     """
-    n0, n1, p0, p1 = block
-    channels = x.shape[3]
-    row, height = _rows_read(g, block)
-    # Columns apart by the stride lie side by side, so that a tap of a row is one run.
-    width = g.q + (g.s - 1) * g.dilation_w // g.stride_w
-    source = workspace(0, (n1 - n0, channels, height, g.stride_w, width), x.dtype)
-    for phase in range(g.stride_w):
-        plane = source[:, :, :, phase].transpose(0, 2, 3, 1)
-        copy_padded(x[n0:n1], row, phase - g.pad_left, plane, column_step=g.stride_w)
-    n, p, q = n1 - n0, p1 - p0, g.q
-    matrix = workspace(1, (g.r * g.s * channels + 1, n * p * q), x.dtype)
-    planes = matrix[:-1].reshape(g.r, g.s, channels, n, p, q)
-    image, channel, line, apart, item = source.strides
-    down, rows = g.dilation_h * line, g.stride_h * line
-    # A run of filter columns whose distance is one stride is one copy.
-    step = 1 if g.stride_w > 1 else g.s
-    for s in range(0, g.s, step):
-        shift, at = divmod(s * g.dilation_w, g.stride_w)
-        view: Array = np.ndarray(
-            (g.r, step, channels, n, p, q),
-            x.dtype,
-            source,
-            at * apart + shift * item,
-            (down, g.dilation_w * item, channel, image, rows, item),
-        )
-        np.copyto(planes[:, s : s + step], view)
-    matrix[-1] = 1
-    return matrix
+    channels, pixels = x.shape[3], (block.n1 - block.n0) * (block.p1 - block.p0) * g.q
+    if (g.r * g.s * channels + 1) * pixels > _SMALL:
+        return _ByTap(g, channels, block, x.dtype, kept=False).fill(x)
+    key = (g, channels, block, x.dtype)
+    found = _kept.get(key)
+    if found is None:
+        found = _ByTap(g, channels, block, x.dtype, kept=True)
+        _kept.put(key, found, found.size)
+    return found.fill(x)
+
+
+class _ByTap:
+    """What `patches_by_tap` copies where, in this thread's workspace; or, `kept`, in memory of its
+    own whose zeros around the images and ones stay."""
+
+    def __init__(
+        self, g: Conv2dGeometry, channels: int, block: Block, dtype: np.dtype[Any], kept: bool
+    ) -> None:
+        self.images = slice(block.n0, block.n1)
+        n, p, q = block.n1 - block.n0, block.p1 - block.p0, g.q
+        row, height = _rows_read(g, block)
+        # Columns apart by the stride lie side by side, so that a tap of a row is one run.
+        width = q + (g.s - 1) * g.dilation_w // g.stride_w
+        shape = (n, channels, height, g.stride_w, width)
+        source = np.zeros(shape, dtype) if kept else workspace(0, shape, dtype)
+        self.inputs = []
+        rows, from_rows = inside(row, height, 1, g.h)
+        for phase in range(g.stride_w):
+            plane = source[:, :, :, phase].transpose(0, 2, 3, 1)
+            columns, from_columns = inside(phase - g.pad_left, width, g.stride_w, g.w)
+            if not kept:
+                clear_around(plane, rows, columns)
+            self.inputs.append((plane[:, rows, columns], from_rows, from_columns))
+        sides = (g.r * g.s * channels + 1, n * p * q)
+        self.matrix = np.empty(sides, dtype) if kept else workspace(1, sides, dtype)
+        self.size = source.size + self.matrix.size
+        self.matrix[-1] = 1
+        planes = self.matrix[:-1].reshape(g.r, g.s, channels, n, p, q)
+        image, channel, line, apart, item = source.strides
+        down, across = g.dilation_h * line, g.stride_h * line
+        # A run of filter columns whose distance is one stride is one copy.
+        step = 1 if g.stride_w > 1 else g.s
+        self.taps = []
+        for s in range(0, g.s, step):
+            shift, at = divmod(s * g.dilation_w, g.stride_w)
+            view: Array = np.ndarray(
+                (g.r, step, channels, n, p, q),
+                dtype,
+                source,
+                at * apart + shift * item,
+                (down, g.dilation_w * item, channel, image, across, item),
+            )
+            self.taps.append((planes[:, s : s + step], view))
+
+    def fill(self, x: Array) -> Array:
+        """The matrix for the images x (N, H, W, C)."""
+        images = x[self.images]
+        for target, rows, columns in self.inputs:
+            target[...] = images[:, rows, columns]
+        for target, view in self.taps:
+            np.copyto(target, view)
+        return self.matrix
+
+
+_kept: Kept[_ByTap] = Kept(_BOUND)
 
 
 def _rows_read(g: Conv2dGeometry, block: Block) -> tuple[int, int]:
