@@ -217,3 +217,21 @@ def test_empty(shape):
         eps=1e-5, training=True,
     )  # fmt: skip
     assert not dweight.any() and not dbias.any()
+
+
+@pytest.mark.parametrize("channels", [4096, 300_000])
+def test_a_relu_behind_many_channels(channels):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, channels, 1, 1)).astype(np.float32)
+    mean, bias = (rng.standard_normal(channels).astype(np.float32) for _ in range(2))
+    variance, weight = (rng.random(channels).astype(np.float32) + 0.5 for _ in range(2))
+    y = run(
+        "batch_norm",
+        (x, mean, variance, weight, bias, None),
+        [(x.shape, np.float32)],
+        eps=1e-5,
+        relu=True,
+    )
+    columns = (v[None, :, None, None].astype(np.float64) for v in (mean, variance, weight, bias))
+    m, v, w, b = columns
+    close(y, np.maximum((x - m) / np.sqrt(v + 1e-5) * w + b, 0), np.float32)

@@ -10,7 +10,8 @@ import pytest
 from threadpoolctl import ThreadpoolController
 
 from gpucnn.backends.cpu import threads
-from gpucnn.backends.cpu.threads import blas_single, parallel_for, silent
+from gpucnn.backends.cpu.silence import silent
+from gpucnn.backends.cpu.threads import blas_single, parallel_for
 
 
 @pytest.fixture(params=[1, 2, 5])

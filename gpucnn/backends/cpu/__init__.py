@@ -26,7 +26,8 @@ from gpucnn.backends.cpu import (
     softmax,
 )
 from gpucnn.backends.cpu.blocks import Array
-from gpucnn.backends.cpu.threads import blas_single, silent
+from gpucnn.backends.cpu.silence import silent
+from gpucnn.backends.cpu.threads import blas_single
 
 _PRIMITIVES: dict[str, Callable[..., None]] = {
     function.__name__: silent(function)

@@ -1,158 +1,12 @@
-"""Batch normalisation (Ioffe and Szegedy, arXiv 1502.03167), channels on axis 1.
-
-An array is walked as a matrix, as it lies in memory. With the channels fastest (NHWC), a row
-holds the channels of one or more positions and a channel's parameters are a row vector; with
-positions fastest (NCHW, CHWN), a row holds positions of one channel and they are a column.
-Sums are products with ones over few terms, or of one channel by BLAS, combined in float64.
-"""
+"""Batch normalisation (Ioffe and Szegedy, arXiv 1502.03167), channels on axis 1."""
 
 from __future__ import annotations
-
-import math
-from collections.abc import Callable
-from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
 from gpucnn.backends.cpu import elementwise
-from gpucnn.backends.cpu.blocks import Array, fold, memory_order, rows_together, scratch
-from gpucnn.backends.cpu.threads import parallel_for
-
-_BLOCK = 1 << 18
-"""Elements of one NumPy call, and of what a thread takes at a time: with calls that are shorter
-threads spend their time waiting for each other."""
-_LONGEST = 1 << 15  # elements of a row whose sum is one product
-_TERMS = 64  # of a sum in the arrays' precision
-_WIDE = 512  # columns from which sums by BLAS run at full speed
-_SAMPLES = 64  # positions whose mean is the first guess of a channel's mean
-_NEAR = 4  # deviations of the mean from 0 up to which sums need no shift
-
-
-class _Layout:
-    """How arrays of one shape, lying in one memory order, are cut as matrices."""
-
-    def __init__(self, shape: tuple[int, ...], order: tuple[int, ...]) -> None:
-        self.order = order
-        lengths = [shape[axis] for axis in order]
-        at = order.index(1)
-        before, after = math.prod(lengths[:at]), math.prod(lengths[at + 1 :])
-        self.channels = shape[1]
-        self.count = before * after  # elements of a channel
-        self.channels_in_rows = after == 1
-        if self.channels_in_rows:
-            summed = fold(before, _WIDE // self.channels)
-            self.sum_width = summed * self.channels
-            self.repeats = summed * rows_together(before // summed, self.sum_width)
-            self.shape = (before // self.repeats, self.repeats * self.channels)
-            rows, columns = self.shape
-            self.step = (max(1, min(rows, _BLOCK // columns)), columns)
-            # Sums of a block: of so many vectors at a time.
-            self.sums = -(-self.step[0] * columns // (self.sum_width * _TERMS))
-        else:
-            self.repeats = before
-            self.shape = (before * self.channels, after)
-            self.step = (max(1, _BLOCK // after), min(after, _LONGEST))
-
-    def matrix(self, array: Array) -> Array:
-        """The array as a matrix: a view, or a copy where it lies in another order."""
-        matrix: Array = array.transpose(self.order).reshape(self.shape)
-        return matrix
-
-    def vector(self, channels: Array, dtype: np.dtype[Any]) -> Array:
-        """A value a channel, as a row or a column that broadcasts against the matrix."""
-        row = channels.astype(dtype).reshape(1, -1)
-        repeated = row.repeat(self.repeats, axis=0)
-        return repeated.reshape(-1) if self.channels_in_rows else repeated.reshape(-1, 1)
-
-    def partial_sums(self, dtype: np.dtype[Any]) -> Array:
-        """Room for the sums of all blocks: of their columns, or of their rows."""
-        rows, columns = self.shape
-        if self.channels_in_rows:
-            return np.zeros((-(-rows // self.step[0]) * self.sums, self.sum_width), dtype)
-        return np.empty((-(-columns // self.step[1]), rows), dtype)
-
-    def add_up(self, block: Array, rows: slice, columns: slice, partial: Array) -> None:
-        """Write the sums of one block where they belong in `partial`."""
-        if self.channels_in_rows:
-            block = block.reshape(-1, self.sum_width)
-            out = partial[rows.start // self.step[0] * self.sums :]
-            whole = len(block) // _TERMS
-            stack = block[: whole * _TERMS].reshape(whole, _TERMS, self.sum_width)
-            np.matmul(_ones(_TERMS, block.dtype), stack, out=out[:whole])
-            if whole * _TERMS < len(block):
-                rest = block[whole * _TERMS :]
-                np.matmul(_ones(len(rest), block.dtype), rest, out=out[whole])
-        else:
-            out = partial[columns.start // self.step[1], rows]
-            np.matmul(block, _ones(block.shape[1], block.dtype), out=out)
-
-    def per_channel(self, partial: Array) -> Array:
-        """The float64 totals of `partial_sums`, one a channel."""
-        total = partial.sum(axis=0, dtype=np.float64)
-        return np.asarray(total.reshape(-1, self.channels).sum(axis=0))
-
-    def for_blocks(self, work: Callable[[slice, slice], None], *, blas: bool = False) -> None:
-        """Call work(rows, columns) for every block of the matrix, on the pool's threads; `blas`
-        says that it multiplies matrices."""
-        row_step, column_step = self.step
-        total = self.shape[1]
-
-        def piece(start: int, stop: int) -> None:
-            for row in range(start, stop, row_step):
-                rows = slice(row, min(row + row_step, stop))
-                for column in range(0, total, column_step):
-                    work(rows, slice(column, min(column + column_step, total)))
-
-        grain = max(1, _BLOCK // total // row_step) * row_step
-        parallel_for(self.shape[0], grain, piece, blas=blas)
-
-    def part(self, vector: Array, rows: slice) -> Array:
-        """What of a `vector` belongs to a block of rows."""
-        return vector if self.channels_in_rows else vector[rows]
-
-    def guess(self, matrix: Array) -> Array | None:
-        """The mean of a few positions of each channel, None where sums do well without it.
-
-        That is where no mean lies more than a few deviations from 0.
-        """
-        if self.channels_in_rows:
-            positions = matrix.reshape(-1, self.channels)
-            sample = positions[:: max(1, len(positions) // _SAMPLES)]
-        else:
-            few = -(-_SAMPLES // self.repeats)
-            sample = matrix[:, :: max(1, matrix.shape[1] // few)]
-            sample = sample.reshape(self.repeats, self.channels, -1).swapaxes(1, 2)
-        sample = sample.reshape(-1, self.channels).astype(np.float64)
-        mean = sample.mean(axis=0)
-        if (np.abs(mean) <= _NEAR * sample.std(axis=0)).all():
-            return None
-        return np.where(np.isfinite(mean), mean, 0).astype(matrix.dtype)
-
-
-@lru_cache(maxsize=1024)
-def _layout(shape: tuple[int, ...], order: tuple[int, ...]) -> _Layout:
-    return _Layout(shape, order)
-
-
-def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """A block of zeros, to be read: with a scalar NumPy's maximum would not be vectorised."""
-    size = math.prod(shape)
-    return _cached_zeros(dtype)[:size].reshape(shape) if size <= _BLOCK else np.zeros(shape, dtype)
-
-
-@lru_cache(maxsize=4)
-def _cached_zeros(dtype: np.dtype[Any]) -> Array:
-    return np.zeros(_BLOCK, dtype)
-
-
-def _ones(length: int, dtype: np.dtype[Any]) -> Array:
-    return _cached_ones(dtype)[:length] if length <= _LONGEST else np.ones(length, dtype)
-
-
-@lru_cache(maxsize=4)
-def _cached_ones(dtype: np.dtype[Any]) -> Array:
-    return np.ones(_LONGEST, dtype)
+from gpucnn.backends.cpu.blocks import Array, memory_order, scratch
+from gpucnn.backends.cpu.channel_layout import NEAR, layout_of, zeros
 
 
 def batch_norm_statistics(
@@ -188,11 +42,11 @@ def _statistics(x: Array, mean: Array, variance: Array) -> None:
         mean[...] = np.nan
         variance[...] = np.nan
         return
-    layout = _layout(x.shape, memory_order(x))
+    layout = layout_of(x.shape, memory_order(x))
     dtype = x.dtype
     matrix = layout.matrix(x)
     shift = layout.guess(matrix)
-    shifts = None if shift is None else layout.vector(shift, dtype)
+    shifts = None if shift is None else layout.vectors(shift, dtype=dtype)[0]
     sums, squares = layout.partial_sums(dtype), layout.partial_sums(dtype)
 
     def work(rows: slice, columns: slice) -> None:
@@ -228,11 +82,11 @@ def batch_norm(
     """
     if y.size == 0:
         return
-    layout = _layout(y.shape, memory_order(y))
+    layout = layout_of(y.shape, memory_order(y))
     scale = _scale(variance, weight, eps)
     offset = mean * scale
     np.subtract(0 if bias is None else bias, offset, out=offset)
-    scales, offsets = layout.vector(scale, y.dtype), layout.vector(offset, y.dtype)
+    scales, offsets = layout.vectors(scale, offset, dtype=y.dtype)
     source, target = layout.matrix(x), layout.matrix(y)
     added = None if addend is None else layout.matrix(addend)
 
@@ -243,7 +97,8 @@ def batch_norm(
         if added is not None:
             np.add(out, added[rows, columns], out=out)
         if relu:
-            np.maximum(out, _zeros(out.shape, out.dtype), out=out)
+            height, width = out.shape
+            np.maximum(out, zeros(height, width, out.dtype), out=out)
 
     layout.for_blocks(work)
 
@@ -281,11 +136,11 @@ def batch_norm_backward(
         dy = masked
     elif daddend is not None:
         daddend[...] = dy
-    layout = _layout(dx.shape, memory_order(dx))
+    layout = layout_of(dx.shape, memory_order(dx))
     dtype = dx.dtype
     upstream, source, target = layout.matrix(dy), layout.matrix(x), layout.matrix(dx)
-    near = bool((np.abs(mean) <= _NEAR * np.sqrt(variance)).all())
-    means = None if near else layout.vector(mean, dtype)
+    near = bool((np.abs(mean) <= NEAR * np.sqrt(variance)).all())
+    means = None if near else layout.vectors(mean, dtype=dtype)[0]
     sums, products = layout.partial_sums(dtype), layout.partial_sums(dtype)
 
     def reduce_block(rows: slice, columns: slice) -> None:
@@ -311,8 +166,7 @@ def batch_norm_backward(
     # dx = dy * scale + (x * slope + offset)
     slope = -scale * dweight64 * inverse_deviation / layout.count
     offset = -scale * dbias64 / layout.count - slope * mean
-    scales = layout.vector(scale, dtype)
-    slopes, offsets = layout.vector(slope, dtype), layout.vector(offset, dtype)
+    scales, slopes, offsets = layout.vectors(scale, slope, offset, dtype=dtype)
 
     def apply_block(rows: slice, columns: slice) -> None:
         out = target[rows, columns]

@@ -6,18 +6,13 @@ for any number of threads; the pool only decides which thread runs which piece.
 
 from __future__ import annotations
 
-import contextvars
-import functools
 import os
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
-
-_Arguments = ParamSpec("_Arguments")
-_Result = TypeVar("_Result")
 
 Work = Callable[[int, int], None]
 
@@ -127,46 +122,6 @@ _blas_single = _BlasSingle()
 def blas_single() -> _BlasSingle:
     """Context manager that keeps BLAS at one thread; nests, and is safe to enter in any thread."""
     return _blas_single
-
-
-class _Silence(threading.local):
-    """NumPy's settings in which overflow, division by zero and the like pass without a warning.
-
-    Entering a context of variables that has them takes a twentieth of the time of `np.errstate`.
-    """
-
-    def __init__(self) -> None:
-        self.inside = False
-        self.run: Callable[..., Any] = _with_errstate
-        if np.lib.NumpyVersion(np.__version__) >= "2.0.0":  # before, they are not such variables
-            context = contextvars.Context()
-            context.run(np.seterr, all="ignore")
-            self.run = context.run
-
-
-def _with_errstate(function: Callable[..., Any], *inputs: Any, **attributes: Any) -> Any:
-    with np.errstate(all="ignore"):
-        return function(*inputs, **attributes)
-
-
-_silence = _Silence()
-
-
-def silent(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-    """`function` without NumPy's warnings about floating-point numbers (a decorator)."""
-
-    @functools.wraps(function)
-    def run(*inputs: _Arguments.args, **attributes: _Arguments.kwargs) -> _Result:
-        if _silence.inside:
-            return function(*inputs, **attributes)
-        _silence.inside = True
-        try:
-            result: _Result = _silence.run(function, *inputs, **attributes)
-            return result
-        finally:
-            _silence.inside = False
-
-    return run
 
 
 class _Task:
