@@ -24,6 +24,7 @@ from gpucnn.benchmarks.net_row import NetRow
 from gpucnn.benchmarks.optimizer_row import OPTIONS, OptimizerRow
 from gpucnn.benchmarks.overhead import OverheadRow
 from gpucnn.benchmarks.row import Array, Call, Row, Setup, Variant
+from gpucnn.benchmarks.scaling import ProductsRow
 from gpucnn.core.device import CPU, Device
 from gpucnn.nn import Dropout
 
@@ -98,6 +99,8 @@ class Opponent:
         """How PyTorch does a row: in each precision that the engine's are compared with."""
         if isinstance(row, EpochRow):
             return [Variant("PyTorch", mode, "fp32") for mode in torch_epoch.LOADERS]
+        if isinstance(row, ProductsRow):  # of the machine
+            return []
         if not self.on_gpu:
             return [EAGER]
         modes: tuple[str, ...] = MODES if isinstance(row, NetRow) else MODES[:1]

@@ -104,7 +104,7 @@ class NetRow(Row):
 
         @contextmanager
         def setting() -> Iterator[None]:
-            with gpucnn.precision(variant.precision), _threads(self.threads):
+            with gpucnn.precision(variant.precision), using_threads(self.threads):
                 with gpucnn.enable_grad() if self.training else gpucnn.no_grad():
                     yield
 
@@ -163,7 +163,7 @@ def _gradients(model: nn.Module) -> list[gpucnn.Tensor]:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def using_threads(count: int) -> Iterator[None]:
     """Within it the engine has that many threads, if it is a number."""
     before = gpucnn.get_num_threads()
     gpucnn.set_num_threads(count or before)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from bench_command import Bench
 
@@ -94,10 +95,25 @@ def test_what_scaling_concludes() -> None:
 
 def test_what_scaling_says_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpucnn, "get_num_threads", lambda: 2)
-    one, two = [row for row in scaling.rows(Setup()) if "threads" in row.together]
+    one, two, *products = [row for row in scaling.rows(Setup()) if "threads" in row.together]
     assert (one.name, two.name) == ("training step, 1 thread", "training step, 2 threads")
+    assert [row.name for row in products] == ["1 thread", "2 threads"]
     found = _timed({one: {"captured": 3.0}, two: {"captured": 2.0}})
-    assert scaling.conclusions(found) == ["CIFAR ConvNet, captured: 2 threads against 1: 1.50x"]
+    found += _timed({products[0]: {"eager": 1.9}, products[1]: {"eager": 1.0}})
+    assert scaling.conclusions(found) == [
+        "CIFAR ConvNet, captured: 2 threads against 1: 1.50x",
+        "64 products of 256 x 256 matrices: 2 threads against 1: 1.90x",
+    ]
+
+
+def test_products_of_matrices_are_right_on_any_number_of_threads() -> None:
+    rows = [row for row in scaling.rows(Setup()) if isinstance(row, scaling.ProductsRow)]
+    (expected,) = rows[0].expected()
+    for row in rows:
+        call = row.call(CPU)
+        with call.setting():
+            (found,) = call.results(call.run())
+        assert np.abs(found - expected).max() <= row.tolerance * np.abs(expected).max()
 
 
 def test_threads_are_a_setting_of_the_row() -> None:

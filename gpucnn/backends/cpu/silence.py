@@ -44,8 +44,8 @@ def silent(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Res
     def run(*inputs: _Arguments.args, **attributes: _Arguments.kwargs) -> _Result:
         if _silence.inside:
             return function(*inputs, **attributes)
-        _silence.inside = True
         try:
+            _silence.inside = True
             result: _Result = _silence.run(function, *inputs, **attributes)
             return result
         finally:
