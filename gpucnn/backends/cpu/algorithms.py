@@ -1,8 +1,7 @@
 """Which algorithm a convolution takes: the one that `algorithm_times` finds fastest for its sizes.
 
 name                what                                             error, of the largest result
-patches             blocks of a patch matrix; for few output pixels
-                    shifted lines of the images; channels last       1e-6 (a float32 sum)
+patches             blocks of a patch matrix; few pixels: of lines   1e-6 (a float32 sum)
 pointwise           1 x 1 filters: the images are the patch matrix   1e-6
 scatter             backward_input: products added where they go     1e-6
 batch_last          few channels, the batch innermost in memory      1e-6
