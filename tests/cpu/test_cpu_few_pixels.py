@@ -7,7 +7,7 @@ import pytest
 from cpu_helpers import using_threads
 
 from gpucnn.backends.cpu import algorithms, few_pixels
-from gpucnn.backends.cpu.algorithm_times import FEW_PIXELS, has_few_pixels
+from gpucnn.backends.cpu.algorithm_times import FEW_PIXELS, is_of_lines
 from gpucnn.backends.cpu.epilogue import Epilogue
 from gpucnn.ops.geometry import Conv2dGeometry
 
@@ -134,17 +134,19 @@ def test_not_a_number_does_not_stay_in_kept_memory():
 
 
 def test_what_is_kept_is_bounded(monkeypatch):
-    monkeypatch.setattr(few_pixels._kept, "bound", 5000)
+    monkeypatch.setattr(few_pixels._kept, "bound", 8000)
     for side in range(3, 8):
         g = geometry((1, 24, side, side), (16, 24, 3, 3), 1, 1)
         x, w = arrays(g)
         forward(x, w, g)
-        assert few_pixels._kept.size <= 5000
+        assert few_pixels._kept.size <= 8000
     assert few_pixels._kept.values
 
 
 def test_it_computes_what_has_few_pixels():
     few, many = (geometry((1, 24, side, 8), (16, 24, 3, 3), 1, 1) for side in (8, 9))
-    assert few.p * few.q == FEW_PIXELS and has_few_pixels(few) and not has_few_pixels(many)
-    assert not has_few_pixels(geometry((1, 1, 8, 8), (16, 1, 3, 3), 1, 1))  # too few channels
+    assert few.p * few.q == FEW_PIXELS and is_of_lines(few) and not is_of_lines(many)
+    assert not is_of_lines(geometry((1, 8, 8, 8), (16, 8, 3, 3), 1, 1))  # too few channels
+    assert not is_of_lines(geometry((1, 64, 8, 8), (16, 64, 2, 2), 2))  # patches side by side
+    assert not is_of_lines(geometry((1, 64, 5, 5), (16, 64, 5, 5)))  # one patch
     assert "patches" in [c.name for c in algorithms.explain(few, "forward")]

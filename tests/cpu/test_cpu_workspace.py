@@ -7,7 +7,7 @@ import pytest
 
 from gpucnn.backends.cpu import workspace as module
 from gpucnn.backends.cpu.padding import copy_padded, inside
-from gpucnn.backends.cpu.workspace import kept, planes, workspace
+from gpucnn.backends.cpu.workspace import Kept, kept, planes, workspace
 
 
 def in_a_thread(work):
@@ -92,3 +92,19 @@ def test_copy_padded(row_step, column_step):
                 h, w = row + i * row_step, column + j * column_step
                 seen = x[:, h, w] if 0 <= h < 5 and 0 <= w < 6 else 0
                 np.testing.assert_array_equal(target[:, i, j], np.broadcast_to(seen, (2, 2)))
+
+
+def test_kept_values_are_bounded_and_one_too_large_drives_out_none():
+    values = Kept[str](bound=4000)
+    for key in "abc":
+        values.put(key, key.upper(), 100)
+    assert values.get("a") == "A"  # used last
+    values.put("d", "D", 100)
+    assert [values.get(key) for key in "abcd"] == ["A", None, "C", "D"]
+    values.put("e", "E", 4000)
+    assert values.get("e") is None and values.get("a") == "A"
+    found = []
+    thread = threading.Thread(target=lambda: found.append(values.get("a")))
+    thread.start()
+    thread.join()
+    assert found == [None]

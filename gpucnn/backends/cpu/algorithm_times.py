@@ -30,8 +30,10 @@ _WINOGRAD_CALLS = 75_000.0
 _SINGLE_CALLS = 18_000.0  # for few tiles
 _FILTER_CALLS = 25_000.0  # those that transform filters
 _TURNED = 1.0  # an element of filters whose channels and filters are exchanged
+_LINE = 8  # elements of a column that a line of the cache holds, or nearly
 FEW_PIXELS = 64
-"""Pixels up to which products have the filters first, and threads share those: see `few_pixels`."""
+"""Pixels up to which products have the filters first, and threads share those."""
+_LINED_CHANNELS = 16
 
 
 def _product(rows: int, inner: int, columns: int) -> float:
@@ -62,20 +64,25 @@ def patches(g: Conv2dGeometry, direction: str) -> float:
     f = _forward_of(g, direction)
     pixels, taps = f.n * f.p * f.q, f.r * f.s * f.c
     turned_filters = _TURNED * taps * f.k if direction == BACKWARD_INPUT else 0.0
-    if direction != BACKWARD_WEIGHT and has_few_pixels(f):
-        return _few_pixels(f) + turned_filters
+    if direction != BACKWARD_WEIGHT and is_of_lines(f):
+        return _of_lines(f) + turned_filters
     run = f.q if f.s * f.c < f.q else f.s * f.c
     padded = _moves(f.n * f.h * f.w * f.c, f.w * f.c)
+    if pixels <= FEW_PIXELS:
+        padded += _moves(pixels * f.k, _LINE)  # the products are turned
     products = _product(pixels, taps, f.k) + _packed_again(pixels * taps, taps, f.k)
     return _CALLS + padded + _moves(pixels * taps, run) + products + turned_filters
 
 
-def has_few_pixels(g: Conv2dGeometry) -> bool:
-    """Whether a convolution is computed by `few_pixels`."""
-    return not by_tap(g, g.c) and g.n * g.p * g.q <= FEW_PIXELS
+def is_of_lines(g: Conv2dGeometry) -> bool:
+    """Whether the products are of lines of the images, see `few_pixels`: the pixels are few, the
+    channels are many, and patches overlap, so that a matrix of them would repeat its elements."""
+    overlap = (g.p > 1 and g.stride_h < g.r) or (g.q > 1 and g.stride_w < g.s)
+    few = g.n * g.p * g.q <= FEW_PIXELS and not by_tap(g, g.c)
+    return few and overlap and g.c >= _LINED_CHANNELS
 
 
-def _few_pixels(g: Conv2dGeometry) -> float:
+def _of_lines(g: Conv2dGeometry) -> float:
     pixels, taps = g.n * g.p * g.q, g.r * g.s * g.c
     rows = g.p + (g.r - 1) * g.dilation_h // g.stride_h
     lines = g.s * min(g.stride_h, g.r) * g.c * rows * g.n * g.q
@@ -124,7 +131,7 @@ _FEW_FILTERS, _FEW_PRODUCTS = 1 << 20, 1 << 24
 
 
 def is_small_winograd(tiles: int, frequencies: int, filters: int) -> bool:
-    """Whether one thread computes all `filters`, of so many frequencies, for these tiles: threads
+    """Whether one thread transforms all `filters`, of so many frequencies, and these tiles: threads
     would wait for each other between calls as short as these. Forward then keeps the frequencies.
     """
     few = frequencies < _FEW_FILTERS and tiles <= 2 * filters
@@ -147,7 +154,8 @@ def winograd(m: int, g: Conv2dGeometry, direction: str) -> float:
     of_y = tiles * (k * n * (m + n) * _TRANSFORMED + m * _SMALL_PRODUCT)
     filters = _FILTER_CALLS + c * k * n * n * _TRANSFORMED + transposed
     calls = _WINOGRAD_CALLS
-    if direction != BACKWARD_WEIGHT and is_small_winograd(tiles, c * k * n * n, k):
+    written = g.c if direction == BACKWARD_INPUT else g.k
+    if direction != BACKWARD_WEIGHT and is_small_winograd(tiles, c * k * n * n, written):
         calls = _SINGLE_CALLS
         if direction == FORWARD:
             filters = c * k * n * n * _COMPARED  # as in an inference: the filters do not change

@@ -36,7 +36,7 @@ class Kernel(NamedTuple):
     """
 
     function: Callable[..., Any]
-    piece: int  # elements a thread takes at a time, or more; smaller arrays stay in one thread
+    piece: int  # elements a thread takes at a time at least; less than two pieces are not shared
     block: int = 0  # elements of one call, so that what lies between its steps stays in cache
     small: int = 2048  # elements up to which it costs less on the arrays as they are
     single: int = 0  # elements up to which it makes one NumPy call after all

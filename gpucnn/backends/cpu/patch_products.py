@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from gpucnn.backends.cpu import few_pixels, reduce
-from gpucnn.backends.cpu.algorithm_times import has_few_pixels
+from gpucnn.backends.cpu.algorithm_times import FEW_PIXELS, is_of_lines
 from gpucnn.backends.cpu.blocks import Array
 from gpucnn.backends.cpu.epilogue import Epilogue
 from gpucnn.backends.cpu.patches import blocks, by_tap, halves, patches, patches_by_tap, taps
@@ -26,16 +26,24 @@ _PARTIALS = 1 << 24
 """Elements of partial weight gradients that may be alive at a time."""
 _SHARED = 1 << 24
 """Floating-point operations from which threads share one block of patches."""
+_FEWEST = 128
+"""Filters of such a share at least."""
+_LONG = 1024
+"""Terms from which a product of two matrices, the right one by columns, is cut for speed."""
 _TRANSPOSED = 1 << 19
 """Elements of a matrix of filters up to which it is transposed in memory."""
 
 
 def forward(x: Array, w: Array, y: Array, g: Conv2dGeometry, finish: Epilogue) -> None:
     """y (N, P, Q, K) from x (N, H, W, C) and w (R, S, C, K), all of any strides."""
-    if has_few_pixels(g):
+    if is_of_lines(g):
         few_pixels.forward(x, w, y, g, finish)
         return
     pieces, transposed = blocks(g, g.c), by_tap(g, g.c)
+    if len(pieces) == 1 and not transposed and g.n * g.p * g.q <= FEW_PIXELS:
+        shares = 4 if g.flops > _SHARED else 1
+        _by_filters(patches(x, g, pieces[0]), w, y, finish, shares)
+        return
     if len(pieces) == 1 and g.flops > _SHARED:
         pieces = halves(pieces[0])
     matrix = _matrix(w)
@@ -58,6 +66,28 @@ def forward(x: Array, w: Array, y: Array, g: Conv2dGeometry, finish: Epilogue) -
             finish((slice(n0, n1), slice(p0, p1), slice(None), slice(None)))
 
     parallel_for(len(pieces), 1, work)
+
+
+def _by_filters(rows: Array, w: Array, y: Array, finish: Epilogue, shares: int) -> None:
+    """y from a patch matrix and w (R, S, C, K), the positions few: some filters at a time.
+
+    Filters are then the longer side, and what BLAS is given first: it is up to twice as fast.
+    """
+    columns = rows.T
+    filters = np.ascontiguousarray(w.transpose(3, 0, 1, 2)).reshape(w.shape[3], -1)
+    whole = (slice(None),) * 3
+
+    def work(start: int, stop: int) -> None:
+        part = slice(start, stop)
+        product = workspace(2, (stop - start, rows.shape[0]), y.dtype)
+        if columns.shape[0] >= _LONG:
+            multiply(filters[part], columns, product)
+        else:
+            np.matmul(filters[part], columns, out=product)
+        y[..., part] = product.T.reshape(*y.shape[:3], -1)
+        finish((*whole, part))
+
+    parallel_for(y.shape[3], max(_FEWEST, -(-y.shape[3] // shares)), work)
 
 
 def scatter(dy: Array, w: Array, dx: Array, g: Conv2dGeometry, finish: Epilogue) -> None:

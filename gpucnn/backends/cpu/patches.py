@@ -8,6 +8,7 @@ of about a megabyte stay in cache between their making and their use.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from gpucnn.ops.geometry import Conv2dGeometry
 BLOCK = 1 << 18
 """Elements of a patch matrix that are made at a time."""
 _SMALL, _BOUND = 1 << 15, 1 << 18
-"""Elements of a matrix whose memory a thread keeps for the next call, and of all that it keeps."""
+"""Elements of a matrix and its images that a thread keeps for the next call, and all of those."""
 
 
 class Block(NamedTuple):
@@ -97,8 +98,8 @@ def patches_by_tap(x: Array, g: Conv2dGeometry, block: Block) -> Array:
 
     The ones make the bias a filter tap: forward adds it, backward_weight sums dy for it.
     """
-    channels, pixels = x.shape[3], (block.n1 - block.n0) * (block.p1 - block.p0) * g.q
-    if (g.r * g.s * channels + 1) * pixels > _SMALL:
+    channels = x.shape[3]
+    if sum(map(math.prod, _shapes_by_tap(g, channels, block))) > _SMALL:
         return _ByTap(g, channels, block, x.dtype, kept=False).fill(x)
     key = (g, channels, block, x.dtype)
     found = _kept.get(key)
@@ -106,6 +107,19 @@ def patches_by_tap(x: Array, g: Conv2dGeometry, block: Block) -> Array:
         found = _ByTap(g, channels, block, x.dtype, kept=True)
         _kept.put(key, found, found.size)
     return found.fill(x)
+
+
+def _shapes_by_tap(
+    g: Conv2dGeometry, channels: int, block: Block
+) -> tuple[tuple[int, int, int, int, int], tuple[int, int]]:
+    """Of the images that a block reads, (n, c, rows, stride, columns / stride), and of its matrix.
+
+    Columns apart by the stride lie side by side, so that a tap of a row is one run.
+    """
+    n, p = block.n1 - block.n0, block.p1 - block.p0
+    _, height = _rows_read(g, block)
+    width = g.q + (g.s - 1) * g.dilation_w // g.stride_w
+    return (n, channels, height, g.stride_w, width), (g.r * g.s * channels + 1, n * p * g.q)
 
 
 class _ByTap:
@@ -116,12 +130,10 @@ class _ByTap:
         self, g: Conv2dGeometry, channels: int, block: Block, dtype: np.dtype[Any], kept: bool
     ) -> None:
         self.images = slice(block.n0, block.n1)
-        n, p, q = block.n1 - block.n0, block.p1 - block.p0, g.q
-        row, height = _rows_read(g, block)
-        # Columns apart by the stride lie side by side, so that a tap of a row is one run.
-        width = q + (g.s - 1) * g.dilation_w // g.stride_w
-        shape = (n, channels, height, g.stride_w, width)
+        shape, sides = _shapes_by_tap(g, channels, block)
         source = np.zeros(shape, dtype) if kept else workspace(0, shape, dtype)
+        row, _ = _rows_read(g, block)
+        n, _, height, _, width = shape
         self.inputs = []
         rows, from_rows = inside(row, height, 1, g.h)
         for phase in range(g.stride_w):
@@ -130,10 +142,10 @@ class _ByTap:
             if not kept:
                 clear_around(plane, rows, columns)
             self.inputs.append((plane[:, rows, columns], from_rows, from_columns))
-        sides = (g.r * g.s * channels + 1, n * p * q)
         self.matrix = np.empty(sides, dtype) if kept else workspace(1, sides, dtype)
         self.size = source.size + self.matrix.size
         self.matrix[-1] = 1
+        p, q = block.p1 - block.p0, g.q
         planes = self.matrix[:-1].reshape(g.r, g.s, channels, n, p, q)
         image, channel, line, apart, item = source.strides
         down, across = g.dilation_h * line, g.stride_h * line

@@ -45,7 +45,10 @@ def max_pool2d(
 
 
 def _maxima(y: Array, x: Array, g: Pool2dGeometry) -> None:
-    """The maxima alone, down the columns and then along the rows; NaN is carried along."""
+    """The maxima alone, down the columns and then along the rows; NaN is carried along.
+
+    Of zeros of both signs in a window it may be another one than the first.
+    """
     down, along = lines(g)
 
     def work(a: int, b: int) -> None:

@@ -24,9 +24,13 @@ class _Silence(threading.local):
         self.inside = False
         self.run: Callable[..., Any] = _with_errstate
         if np.lib.NumpyVersion(np.__version__) >= "2.0.0":  # before, they are not such variables
-            context = contextvars.Context()
-            context.run(np.seterr, all="ignore")
-            self.run = context.run
+            self.context = contextvars.Context()
+            self.context.run(np.seterr, all="ignore")
+            self.run = self._in_context
+
+    def _in_context(self, function: Callable[..., Any], *inputs: Any, **attributes: Any) -> Any:
+        # In a copy: a signal's handler may change what it finds.
+        return self.context.copy().run(function, *inputs, **attributes)
 
 
 def _with_errstate(function: Callable[..., Any], *inputs: Any, **attributes: Any) -> Any:

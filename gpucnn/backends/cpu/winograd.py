@@ -20,7 +20,7 @@ is 0, so that 5.3 multiplications remain of 9.
 The filters are transformed in each call: that takes 1 % of a call for 64 channels of 32 x 32
 images, and more only where the images are few and small, as in the inference of one image. There
 the frequencies are kept while the filters do not change (`winograd_filters`), and one thread
-computes all tiles (`winograd_single`).
+makes all transforms (`winograd_single`).
 
 Accuracy: in float32 the error is below 1e-5 of the largest result (1e-6 to 4e-6 is usual). NaN and
 infinity spread over the outputs of every tile that reads them, and values beyond 1e37 may overflow.

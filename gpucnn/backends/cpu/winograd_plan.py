@@ -117,7 +117,7 @@ class Plan(NamedTuple):
         return self.t.n**2 * channels * filters * self.phases.read**2 * self.phases.written**2
 
     def is_small(self, channels: int, filters: int) -> bool:
-        """Whether one thread computes everything."""
+        """Whether one thread makes all transforms, see `winograd_single`."""
         return is_small_winograd(self.grid.tiles, self.transformed(channels, filters), filters)
 
     def tiles(self, channels: int) -> int:

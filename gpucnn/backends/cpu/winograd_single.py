@@ -1,4 +1,4 @@
-"""Winograd's filtering of few tiles by one thread, as in the inference of one image.
+"""Winograd's filtering of few tiles, transformed by one thread, as in the inference of one image.
 
 NumPy's calls are then so short that it takes as long to make the views they work on: a thread
 makes memory and views once for each geometry, and keeps them. Others help with long products.
@@ -20,7 +20,7 @@ from gpucnn.backends.cpu.winograd_transforms import output_views, to_tiles, wind
 from gpucnn.backends.cpu.workspace import Kept, planes
 
 BOUND = 1 << 21
-"""Elements that a thread keeps."""
+"""Elements of memory that a thread keeps."""
 _SHARED = 1 << 22
 """Multiplications of the products from which threads share them, and lines of frequencies that
 one of them takes then."""
@@ -32,7 +32,7 @@ _WHOLE = (slice(None),) * 4
 class Single:
     """One plan for all tiles and filters, with memory of its own.
 
-    `size` are the elements of it.
+    `size` are the elements of it, the gaps between planes included.
     """
 
     def __init__(self, plan: Plan, x: Array, filters: int) -> None:
@@ -58,7 +58,8 @@ class Single:
         self.columns, self.lines, self.rows = output_views(product, down)
         self.images = images.reshape(t.n, t.n, -1, channels)
         self.product = product.reshape(t.n, t.n, -1, parts)
-        self.size = sum(array.size for array in (source, images, product, across, down))
+        memory = (phases, images.base, product.base, across.base, down.base)
+        self.size = sum(array.size for array in memory if array is not None)
 
     def __call__(self, x: Array, spectrum: Array, y: Array, finish: Epilogue) -> None:
         """y (N, P, Q, K) from x (N, H, W, C) and the filters' frequencies (n, n, I, O)."""

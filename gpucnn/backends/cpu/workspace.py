@@ -20,6 +20,7 @@ BOUND = 48 << 20
 """Bytes that a thread keeps at most; what goes beyond is given back after its use."""
 _ALIGNMENT = 64  # a cache line, and the widest vectors
 _VIEWS = 256  # kept at most: beyond, all are forgotten
+_OBJECTS = 1024  # elements that the objects around a kept value count for
 _GAP = 80  # elements between planes: some lines, and no power of two
 
 
@@ -83,7 +84,10 @@ def planes(
 
 
 class Kept(threading.local, Generic[Value]):
-    """What each thread keeps by a key: up to `bound` elements, what was used last."""
+    """What each thread keeps by a key: up to `bound` elements, what was used last.
+
+    A value counts for its elements, and for as many more as its Python objects take.
+    """
 
     def __init__(self, bound: int) -> None:
         self.bound, self.size = bound, 0
@@ -97,6 +101,9 @@ class Kept(threading.local, Generic[Value]):
         return found[0]
 
     def put(self, key: Hashable, value: Value, size: int) -> None:
+        size += _OBJECTS
+        if size > self.bound:  # it would only drive out the others
+            return
         self.values[key] = value, size
         self.size += size
         while self.size > self.bound and self.values:
@@ -105,5 +112,5 @@ class Kept(threading.local, Generic[Value]):
 
 
 def kept() -> int:
-    """Bytes that this thread keeps."""
+    """Bytes that this thread keeps for `workspace`."""
     return _memory.size
