@@ -85,6 +85,7 @@ def rows(setup: Setup) -> list[Row]:
                 group=f"{_PRODUCTS} products of {_SIDE} x {_SIDE} matrices",
                 name=label,
                 flops=2 * _PRODUCTS * _SIDE**3,
+                bytes=3 * 4 * _PRODUCTS * _SIDE**2,
                 together=together,
                 threads=count,
             )
