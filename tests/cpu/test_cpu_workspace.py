@@ -95,16 +95,19 @@ def test_copy_padded(row_step, column_step):
 
 
 def test_kept_values_are_bounded_and_one_too_large_drives_out_none():
-    values = Kept[str](bound=4000)
-    for key in "abc":
-        values.put(key, key.upper(), 100)
-    assert values.get("a") == "A"  # used last
-    values.put("d", "D", 100)
-    assert [values.get(key) for key in "abcd"] == ["A", None, "C", "D"]
-    values.put("e", "E", 4000)
-    assert values.get("e") is None and values.get("a") == "A"
+    values = Kept[np.ndarray](bound=4000)
+    for key in range(3):
+        values.put(key, np.full(100, key))
+    assert values.get(0)[0] == 0  # used last
+    values.put(3, np.full(100, 3))
+    assert [values.get(key) is None for key in range(4)] == [False, True, False, False]
+    values.put(4, np.zeros(4000))
+    assert values.get(4) is None and values.get(0)[0] == 0
+    assert values.of(0, lambda: pytest.fail("it is kept")) is values.get(0)
+    made = values.of(5, lambda: np.full(100, 5))
+    assert values.get(5) is made
     found = []
-    thread = threading.Thread(target=lambda: found.append(values.get("a")))
+    thread = threading.Thread(target=lambda: found.append(values.get(0)))
     thread.start()
     thread.join()
     assert found == [None]

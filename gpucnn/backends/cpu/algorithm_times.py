@@ -34,6 +34,7 @@ _LINE = 8  # elements of a column that a line of the cache holds, or nearly
 FEW_PIXELS = 64
 """Pixels up to which products have the filters first, and threads share those."""
 _LINED_CHANNELS = 16
+"""Channels from which products of lines are long enough."""
 
 
 def _product(rows: int, inner: int, columns: int) -> float:

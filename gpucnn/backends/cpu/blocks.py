@@ -24,7 +24,9 @@ Array = NDArray[Any]
 BLOCK = 32768
 """Elements per NumPy call in a chain: two to four float32 arrays of it fit a core's L2 cache."""
 
-_LONG_ROW = 1 << 15
+BUFFER = 8192
+"""Elements that NumPy has room for between the operands of a call and their use."""
+_LONGEST_ROW = 1 << 15
 _LARGEST_KEPT = 16 * BLOCK  # scratch beyond this is given back to the allocator after use
 
 
@@ -82,11 +84,12 @@ def fold(rows: int, limit: int) -> int:
 def rows_together(rows: int, width: int) -> int:
     """How many of the rows of a matrix are one where a vector is spread over all of them.
 
-    NumPy copies vectors of less than half its buffer of 8192 elements before it uses them, which
-    takes as long as the use. Longer ones are repeated, unless that were a large part of the work.
+    NumPy copies vectors of less than half its buffer before it uses them, which takes as long as
+    the use. Longer ones are repeated, unless that were a large part of the work.
     """
     size = rows * width
-    return fold(rows, min(_LONG_ROW, max(size // 16, 8192 if size >= 4 * 8192 else 0)) // width)
+    longest = max(size // 16, BUFFER if size >= 4 * BUFFER else 0)
+    return fold(rows, min(_LONGEST_ROW, longest) // width)
 
 
 def memory_order(array: Array) -> tuple[int, ...]:

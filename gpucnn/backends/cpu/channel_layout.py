@@ -15,14 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from gpucnn.backends.cpu.blocks import Array, fold, rows_together
+from gpucnn.backends.cpu.blocks import BUFFER, Array, fold, rows_together
 from gpucnn.backends.cpu.threads import parallel_for
 
 _BLOCK = 1 << 18
 """Elements of one NumPy call, and of what a thread takes at a time: with calls that are shorter
 threads spend their time waiting for each other."""
 _LONGEST = 1 << 15  # elements of a row whose sum is one product
-_LONG = 1 << 12  # elements from which a row is not copied before its use
 _TERMS = 64  # of a sum in the arrays' precision
 _WIDE = 512  # columns from which sums by BLAS run at full speed
 _SAMPLES = 64  # positions whose mean is the first guess of a channel's mean
@@ -143,7 +142,7 @@ def zeros(rows: int, columns: int, dtype: np.dtype[Any]) -> Array:
 
     One row of them where rows are long, see `rows_together`.
     """
-    if columns >= _LONG:
+    if columns >= BUFFER // 2:
         return _cached_zeros(dtype)[:columns] if columns <= _BLOCK else np.zeros(columns, dtype)
     return _cached_zeros(dtype)[: rows * columns].reshape(rows, columns)
 

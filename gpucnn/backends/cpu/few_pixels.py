@@ -20,7 +20,7 @@ import numpy as np
 
 from gpucnn.backends.cpu.blocks import Array
 from gpucnn.backends.cpu.epilogue import Epilogue
-from gpucnn.backends.cpu.padding import inside
+from gpucnn.backends.cpu.padding import Window, window
 from gpucnn.backends.cpu.products import multiply
 from gpucnn.backends.cpu.threads import parallel_for
 from gpucnn.backends.cpu.workspace import Kept, workspace
@@ -32,8 +32,8 @@ _TERMS, _FEWEST_TERMS = 384, 96
 """Channels of one product: at most, and at least where they are cut."""
 _PRODUCTS = 1 << 19
 """Elements of products that are added up at a time, unless one filter row makes more."""
-_SHARED = 1 << 24
-"""Floating-point operations from which threads share the filters."""
+SHARED = 1 << 24
+"""Floating-point operations from which threads share what one would do alone."""
 _SHARES, _FEWEST = 4, 128
 """Such shares, and the filters of one at least."""
 
@@ -55,17 +55,19 @@ class _Lines:
         firsts = range(min(every, g.r))
         height = g.p + (g.r - 1) * g.dilation_h // g.stride_h
         self.memory = np.zeros((len(firsts), g.s, g.c, height, g.n, g.q), dtype)
-        self.copies = []
+        self.size = self.memory.size
+        self.windows: list[Window] = []
         self.groups: list[_Rows] = []
         self.parts = _parts(g.c)
         together = max(1, _PRODUCTS // max(1, g.s * self.parts * g.k * g.p * g.n * g.q))
         for first in firsts:
             start, phase = divmod(first * g.dilation_h, g.stride_h)
-            rows, from_rows = inside(phase - g.pad_top, height, g.stride_h, g.h)
             for s in range(g.s):
-                columns, from_columns = inside(s * g.dilation_w - g.pad_left, g.q, g.stride_w, g.w)
-                target = self.memory[first, s, :, rows, :, columns]
-                self.copies.append((target.transpose(2, 1, 3, 0), from_rows, from_columns))
+                target = self.memory[first, s].transpose(2, 1, 3, 0)
+                row, column = phase - g.pad_top, s * g.dilation_w - g.pad_left
+                self.windows.append(
+                    window(target, row, column, (g.h, g.w), g.stride_h, g.stride_w, clear=False)
+                )
             all_rows = range(first, g.r, every)
             for at in range(0, len(all_rows), together):
                 some = all_rows[at : at + together]
@@ -85,8 +87,8 @@ class _Lines:
 
     def fill(self, x: Array) -> None:
         """Write the lines of x (N, H, W, C)."""
-        for target, rows, columns in self.copies:
-            target[...] = x[:, rows, columns]
+        for part in self.windows:
+            part.fill(x)
 
 
 def _parts(channels: int) -> int:
@@ -100,17 +102,14 @@ def _parts(channels: int) -> int:
 _kept: Kept[_Lines] = Kept(_BOUND)
 
 
-def _lines(g: Conv2dGeometry, dtype: np.dtype[np.generic]) -> _Lines:
-    found = _kept.get((g, dtype))
-    if found is None:
-        found = _Lines(g, dtype)
-        _kept.put((g, dtype), found, found.memory.size)
-    return found
+def share(g: Conv2dGeometry) -> int:
+    """How many filters a thread takes, where the pixels are few."""
+    return max(_FEWEST, -(-g.k // _SHARES)) if g.flops > SHARED else g.k
 
 
 def forward(x: Array, w: Array, y: Array, g: Conv2dGeometry, finish: Epilogue) -> None:
     """y (N, P, Q, K) from x (N, H, W, C) and w (R, S, C, K), all of any strides."""
-    lines = _lines(g, x.dtype)
+    lines = _kept.of((g, x.dtype), lambda: _Lines(g, x.dtype))
     lines.fill(x)
     filters = np.ascontiguousarray(w.transpose(3, 0, 1, 2))
     filters = filters.reshape(g.k, g.r, g.s, lines.parts, -1)
@@ -129,5 +128,4 @@ def forward(x: Array, w: Array, y: Array, g: Conv2dGeometry, finish: Epilogue) -
         y[..., part] = total.reshape(count, g.p, g.n, g.q).transpose(2, 1, 3, 0)
         finish((slice(None), slice(None), slice(None), part))
 
-    share = max(_FEWEST, -(-g.k // _SHARES)) if g.flops > _SHARED else g.k
-    parallel_for(g.k, share, work)
+    parallel_for(g.k, share(g), work)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 from gpucnn.backends.cpu.blocks import Array
 
@@ -22,6 +23,38 @@ def inside(first: int, count: int, step: int, size: int) -> tuple[slice, slice]:
     return slice(start, stop), slice(begin, begin + (stop - start - 1) * step + 1, step)
 
 
+class Window(NamedTuple):
+    """The part of a target (N, rows, columns, ...) that images fill, and which rows and columns of
+    theirs fill it."""
+
+    part: Array
+    rows: slice
+    columns: slice
+
+    def fill(self, x: Array) -> None:
+        """Copy from the images x (N, H, W, ...)."""
+        self.part[...] = x[:, self.rows, self.columns]
+
+
+def window(
+    target: Array,
+    row: int,
+    column: int,
+    size: tuple[int, int],
+    row_step: int = 1,
+    column_step: int = 1,
+    *,
+    clear: bool = True,
+) -> Window:
+    """Where target[:, i, j] is the pixel row + i * row_step, column + j * column_step of images of
+    `size`; the rest of the target becomes 0, or with `clear` False is left as it is."""
+    rows, from_rows = inside(row, target.shape[1], row_step, size[0])
+    columns, from_columns = inside(column, target.shape[2], column_step, size[1])
+    if clear:
+        _clear_around(target, rows, columns)
+    return Window(target[:, rows, columns], from_rows, from_columns)
+
+
 def copy_padded(
     x: Array, row: int, column: int, target: Array, row_step: int = 1, column_step: int = 1
 ) -> None:
@@ -29,13 +62,10 @@ def copy_padded(
 
     Axes 1 and 2 of both are an image's rows and columns; either may have any strides.
     """
-    rows, from_rows = inside(row, target.shape[1], row_step, x.shape[1])
-    columns, from_columns = inside(column, target.shape[2], column_step, x.shape[2])
-    clear_around(target, rows, columns)
-    target[:, rows, columns] = x[:, from_rows, from_columns]
+    window(target, row, column, x.shape[1:3], row_step, column_step).fill(x)
 
 
-def clear_around(target: Array, rows: slice, columns: slice) -> None:
+def _clear_around(target: Array, rows: slice, columns: slice) -> None:
     """Zeros in all rows (axis 1) and columns (axis 2) of `target` but these."""
     if rows.start:
         target[:, : rows.start] = 0

@@ -24,10 +24,6 @@ from gpucnn.ops.geometry import Conv2dGeometry
 
 _PARTIALS = 1 << 24
 """Elements of partial weight gradients that may be alive at a time."""
-_SHARED = 1 << 24
-"""Floating-point operations from which threads share one block of patches."""
-_FEWEST = 128
-"""Filters of such a share at least."""
 _LONG = 1024
 """Terms from which a product of two matrices, the right one by columns, is cut for speed."""
 _TRANSPOSED = 1 << 19
@@ -41,10 +37,9 @@ def forward(x: Array, w: Array, y: Array, g: Conv2dGeometry, finish: Epilogue) -
         return
     pieces, transposed = blocks(g, g.c), by_tap(g, g.c)
     if len(pieces) == 1 and not transposed and g.n * g.p * g.q <= FEW_PIXELS:
-        shares = 4 if g.flops > _SHARED else 1
-        _by_filters(patches(x, g, pieces[0]), w, y, finish, shares)
+        _by_filters(patches(x, g, pieces[0]), w, y, finish, few_pixels.share(g))
         return
-    if len(pieces) == 1 and g.flops > _SHARED:
+    if len(pieces) == 1 and g.flops > few_pixels.SHARED:
         pieces = halves(pieces[0])
     matrix = _matrix(w)
     if transposed:
@@ -68,7 +63,7 @@ def forward(x: Array, w: Array, y: Array, g: Conv2dGeometry, finish: Epilogue) -
     parallel_for(len(pieces), 1, work)
 
 
-def _by_filters(rows: Array, w: Array, y: Array, finish: Epilogue, shares: int) -> None:
+def _by_filters(rows: Array, w: Array, y: Array, finish: Epilogue, share: int) -> None:
     """y from a patch matrix and w (R, S, C, K), the positions few: some filters at a time.
 
     Filters are then the longer side, and what BLAS is given first: it is up to twice as fast.
@@ -87,7 +82,7 @@ def _by_filters(rows: Array, w: Array, y: Array, finish: Epilogue, shares: int) 
         y[..., part] = product.T.reshape(*y.shape[:3], -1)
         finish((*whole, part))
 
-    parallel_for(y.shape[3], max(_FEWEST, -(-y.shape[3] // shares)), work)
+    parallel_for(y.shape[3], share, work)
 
 
 def scatter(dy: Array, w: Array, dx: Array, g: Conv2dGeometry, finish: Epilogue) -> None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpucnn.backends.cpu.blocks import Array, strided_view
-from gpucnn.backends.cpu.padding import clear_around, copy_padded, inside
+from gpucnn.backends.cpu.padding import Window, copy_padded, window
 from gpucnn.backends.cpu.workspace import Kept, workspace
 from gpucnn.ops.geometry import Conv2dGeometry
 
@@ -102,11 +102,7 @@ def patches_by_tap(x: Array, g: Conv2dGeometry, block: Block) -> Array:
     if sum(map(math.prod, _shapes_by_tap(g, channels, block))) > _SMALL:
         return _ByTap(g, channels, block, x.dtype, kept=False).fill(x)
     key = (g, channels, block, x.dtype)
-    found = _kept.get(key)
-    if found is None:
-        found = _ByTap(g, channels, block, x.dtype, kept=True)
-        _kept.put(key, found, found.size)
-    return found.fill(x)
+    return _kept.of(key, lambda: _ByTap(g, channels, block, x.dtype, kept=True)).fill(x)
 
 
 def _shapes_by_tap(
@@ -134,14 +130,13 @@ class _ByTap:
         source = np.zeros(shape, dtype) if kept else workspace(0, shape, dtype)
         row, _ = _rows_read(g, block)
         n, _, height, _, width = shape
-        self.inputs = []
-        rows, from_rows = inside(row, height, 1, g.h)
+        self.inputs: list[Window] = []
         for phase in range(g.stride_w):
             plane = source[:, :, :, phase].transpose(0, 2, 3, 1)
-            columns, from_columns = inside(phase - g.pad_left, width, g.stride_w, g.w)
-            if not kept:
-                clear_around(plane, rows, columns)
-            self.inputs.append((plane[:, rows, columns], from_rows, from_columns))
+            size, step = (g.h, g.w), g.stride_w
+            self.inputs.append(
+                window(plane, row, phase - g.pad_left, size, column_step=step, clear=not kept)
+            )
         self.matrix = np.empty(sides, dtype) if kept else workspace(1, sides, dtype)
         self.size = source.size + self.matrix.size
         self.matrix[-1] = 1
@@ -166,8 +161,8 @@ class _ByTap:
     def fill(self, x: Array) -> Array:
         """The matrix for the images x (N, H, W, C)."""
         images = x[self.images]
-        for target, rows, columns in self.inputs:
-            target[...] = images[:, rows, columns]
+        for part in self.inputs:
+            part.fill(images)
         for target, view in self.taps:
             np.copyto(target, view)
         return self.matrix

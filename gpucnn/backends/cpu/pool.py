@@ -8,7 +8,7 @@ import numpy as np
 
 from gpucnn.backends.cpu.blocks import Array, scratch
 from gpucnn.backends.cpu.threads import parallel_for
-from gpucnn.backends.cpu.windows import Line, Tap, lines, planes, taps
+from gpucnn.backends.cpu.windows import Line, Tap, as_planes, lines, taps
 from gpucnn.ops.geometry import Pool2dGeometry
 
 _BLOCK = 1 << 19
@@ -28,11 +28,11 @@ def max_pool2d(
     if y.size == 0:
         return
     if argmax is None:
-        found, source = planes(y, x)
+        found, source = as_planes(y, x)
         _maxima(found, source, geometry)
         return
     steps = taps(geometry)
-    source, best, position = planes(x, y, argmax)
+    source, best, position = as_planes(x, y, argmax)
 
     def work(a: int, b: int) -> None:
         values, found, at = source[a:b], best[a:b], position[a:b]
@@ -124,9 +124,9 @@ def max_pool2d_backward(
         return
     steps = taps(g)
     if y is None:
-        (gradients, position, total), maxima = planes(dy, argmax, dx), None
+        (gradients, position, total), maxima = as_planes(dy, argmax, dx), None
     else:
-        gradients, position, maxima, total = planes(dy, argmax, y, dx)
+        gradients, position, maxima, total = as_planes(dy, argmax, y, dx)
     signed = _SIGNED[dx.itemsize]
     apart = g.stride_h >= g.r and g.stride_w >= g.s and g.dilation_h == g.dilation_w == 1
     # Windows that tile the input write each element once: nothing to clear first.
@@ -176,7 +176,7 @@ def avg_pool2d(x: Array, y: Array, *, geometry: Pool2dGeometry) -> None:
     """y (N, C, P, Q) = the sum of each window over its divisor."""
     if y.size == 0:
         return
-    source, mean = planes(x, y)
+    source, mean = as_planes(x, y)
     steps = taps(geometry)
     divisor = _divisors(geometry).astype(y.dtype)[:, :, None]
 
@@ -195,7 +195,7 @@ def avg_pool2d_backward(dy: Array, dx: Array, *, geometry: Pool2dGeometry) -> No
     """dx (N, C, H, W) = the sum of dy / divisor over the windows that hold each element."""
     if dx.size == 0:
         return
-    gradients, total = planes(dy, dx)
+    gradients, total = as_planes(dy, dx)
     steps = taps(geometry)
     divisor = _divisors(geometry).astype(dx.dtype)[:, :, None]
 
@@ -233,7 +233,7 @@ def adaptive_avg_pool2d(x: Array, y: Array) -> None:
     """y (N, C, P, Q) = means of evenly divided ranges of x (N, C, H, W)."""
     if y.size == 0:
         return
-    source, mean = planes(x, y)
+    source, mean = as_planes(x, y)
     height, width = source.shape[1:3]
     rows, columns = _even(height, mean.shape[1]), _even(width, mean.shape[2])
 
@@ -253,7 +253,7 @@ def adaptive_avg_pool2d_backward(dy: Array, dx: Array) -> None:
     """dx (N, C, H, W) = the sum of dy / window size over the windows that hold each element."""
     if dx.size == 0:
         return
-    gradients, total = planes(dy, dx)
+    gradients, total = as_planes(dy, dx)
     rows = _even(total.shape[1], gradients.shape[1])
     columns = _even(total.shape[2], gradients.shape[2])
 

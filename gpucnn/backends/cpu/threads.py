@@ -253,10 +253,7 @@ def parallel_for(count: int, grain: int, work: Work, *, blas: bool = True) -> No
     """
     if blas:
         with _blas_single:
-            if 0 < count <= grain:
-                work(0, count)
-            else:
-                parallel_for(count, grain, work, blas=False)
+            parallel_for(count, grain, work, blas=False)
         return
     if count <= grain or _num_threads == 1 or _local.inside:
         for start in range(0, count, grain):

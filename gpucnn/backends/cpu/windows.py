@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from gpucnn.backends.cpu.blocks import Array
+from gpucnn.backends.cpu.padding import inside
 from gpucnn.ops.geometry import Pool2dGeometry
 
 Part = tuple[slice, ...]
@@ -60,19 +61,15 @@ def _lines(front: Part, axis: tuple[int, ...]) -> tuple[Line, ...]:
     window, dilation, pad, stride, outputs, inputs = axis
     found = []
     for position in range(window):
-        offset = position * dilation - pad
-        first = max(0, -(offset // stride)) if offset < 0 else 0
-        last = min(outputs, (inputs - 1 - offset) // stride + 1) if inputs > offset else 0
-        if first < last:
-            start = first * stride + offset
-            read = slice(start, start + (last - first - 1) * stride + 1, stride)
+        written, read = inside(position * dilation - pad, outputs, stride, inputs)
+        if written.start < written.stop:
             before = (slice(None), *front)
-            always = (first, last) == (0, outputs)
-            found.append(Line(position, (*before, slice(first, last)), (*before, read), always))
+            always = written == slice(0, outputs)
+            found.append(Line(position, (*before, written), (*before, read), always))
     return tuple(found)
 
 
-def planes(*arrays: Array) -> list[Array]:
+def as_planes(*arrays: Array) -> list[Array]:
     """The arrays as (A, H, W, B) in the memory order of the last one, which is dense."""
     last = arrays[-1]
     if last.transpose(0, 2, 3, 1).flags.c_contiguous:

@@ -61,10 +61,7 @@ def forward(x: Array, w: Array, y: Array, m: int, g: Conv2dGeometry, finish: Epi
         _convolve(plan, x, w, y, finish)
         return
     with blas_single():
-        spectrum = frequencies(plan, w)
-        if spectrum is None:
-            spectrum = plan.spectrum(w)
-        single((m, g, False), plan, x, g.k)(x, spectrum, y, finish)
+        single((m, g, False), plan, x, g.k)(x, frequencies(plan, w), y, finish)
 
 
 def backward_input(

@@ -24,10 +24,11 @@ class _Filters:
     Attributes:
         order: of the axes in memory.
         words: the filters' bits.
+        size: of the frequencies.
     """
 
-    def __init__(self, w: Array, order: tuple[int, ...]) -> None:
-        self.order = order
+    def __init__(self, w: Array, order: tuple[int, ...], size: int) -> None:
+        self.order, self.size = order, size
         self.words = self.words_of(w).copy()
         self.frequencies: Array | None = None
 
@@ -39,24 +40,24 @@ class _Filters:
 _kept: Kept[_Filters] = Kept(BOUND)
 
 
-def frequencies(plan: Plan, w: Array) -> Array | None:
+def frequencies(plan: Plan, w: Array) -> Array:
     """The frequencies (n, n, I, O) of filters w (R, S, C, K), as `plan.spectrum` gives them.
 
-    None where they are not kept: filters that were not met before, that have changed since, or
-    whose memory is not dense.
+    They are computed anew for filters that were not met before, that have changed since, or whose
+    memory is not dense.
     """
     key = (w.__array_interface__["data"][0], w.shape, w.strides, plan.t.m, plan.phases)
     found = _kept.get(key)
     if found is None:
         order = dense_order(w)
         if order is not None and w.nbytes % 8 == 0:
-            size = plan.transformed(w.shape[2], w.shape[3])
-            _kept.put(key, _Filters(w, order), size)
-        return None
+            _kept.put(key, _Filters(w, order, plan.transformed(w.shape[2], w.shape[3])))
+        return plan.spectrum(w)
     words = found.words_of(w)
     if not (found.words == words).all():
         np.copyto(found.words, words)
         found.frequencies = None
-    elif found.frequencies is None:
+        return plan.spectrum(w)
+    if found.frequencies is None:
         found.frequencies = plan.spectrum(w).copy()
     return found.frequencies

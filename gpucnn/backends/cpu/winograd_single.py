@@ -12,7 +12,7 @@ import numpy as np
 
 from gpucnn.backends.cpu.blocks import Array
 from gpucnn.backends.cpu.epilogue import Epilogue
-from gpucnn.backends.cpu.padding import inside
+from gpucnn.backends.cpu.padding import Window, window
 from gpucnn.backends.cpu.products import multiply
 from gpucnn.backends.cpu.threads import parallel_for
 from gpucnn.backends.cpu.winograd_plan import Plan
@@ -38,34 +38,34 @@ class Single:
     def __init__(self, plan: Plan, x: Array, filters: int) -> None:
         t, grid, (read, written) = plan.t, plan.grid, plan.phases
         self.plan = plan
-        dtype, channels, parts = x.dtype, x.shape[3] * read**2, filters * written**2
+        dtype, channels, outputs = x.dtype, x.shape[3] * read**2, filters * written**2
         height, width = ((tiles - 1) * t.m + t.n for tiles in (grid.high, grid.wide))
         # The zeros around the images stay.
         phases = np.zeros((grid.images, height, width, read, read, x.shape[3]), dtype)
-        self.copies = []
+        self.parts: list[Window] = []
         for i in range(read):
             for j in range(read):
-                rows, from_rows = inside(plan.start[0] + i, height, read, x.shape[1])
-                columns, from_columns = inside(plan.start[1] + j, width, read, x.shape[2])
-                self.copies.append((phases[:, rows, columns, i, j], from_rows, from_columns))
+                row, column, target = plan.start[0] + i, plan.start[1] + j, phases[:, :, :, i, j]
+                part = window(target, row, column, x.shape[1:3], read, read, clear=False)
+                self.parts.append(part)
         tiles = (grid.high, grid.images, grid.wide)
         images = planes(None, (t.n, t.n), (*tiles, channels), dtype)
-        product = planes(None, (t.n, t.n), (*tiles, parts), dtype)
+        product = planes(None, (t.n, t.n), (*tiles, outputs), dtype)
         across = planes(None, (t.n,), (height, *tiles[1:], channels), dtype)
-        down = planes(None, (t.m, t.n), (*tiles, parts), dtype)
+        down = planes(None, (t.m, t.n), (*tiles, outputs), dtype)
         source = phases.reshape(grid.images, height, width, channels)
         self.windows = window_views(source, t.n, t.m, across, images)
         self.columns, self.lines, self.rows = output_views(product, down)
         self.images = images.reshape(t.n, t.n, -1, channels)
-        self.product = product.reshape(t.n, t.n, -1, parts)
+        self.product = product.reshape(t.n, t.n, -1, outputs)
         memory = (phases, images.base, product.base, across.base, down.base)
         self.size = sum(array.size for array in memory if array is not None)
 
     def __call__(self, x: Array, spectrum: Array, y: Array, finish: Epilogue) -> None:
         """y (N, P, Q, K) from x (N, H, W, C) and the filters' frequencies (n, n, I, O)."""
         t = self.plan.t
-        for target, rows, columns in self.copies:
-            target[...] = x[:, rows, columns]
+        for part in self.parts:
+            part.fill(x)
         for left, right in self.windows:
             np.matmul(t.image, left, out=right)
         self._multiply(spectrum)
@@ -91,8 +91,4 @@ _kept: Kept[Single] = Kept(BOUND)
 
 def single(key: Hashable, plan: Plan, x: Array, filters: int) -> Single:
     """The `Single` of a plan that belongs to `key`, kept if it is small."""
-    found = _kept.get((key, x.dtype))
-    if found is None:
-        found = Single(plan, x, filters)
-        _kept.put((key, x.dtype), found, found.size)
-    return found
+    return _kept.of((key, x.dtype), lambda: Single(plan, x, filters))

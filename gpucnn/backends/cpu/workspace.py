@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Hashable
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -24,7 +24,14 @@ _OBJECTS = 1024  # elements that the objects around a kept value count for
 _GAP = 80  # elements between planes: some lines, and no power of two
 
 
-Value = TypeVar("Value")
+class Sized(Protocol):
+    """What says how many elements it has."""
+
+    @property
+    def size(self) -> int: ...
+
+
+Value = TypeVar("Value", bound=Sized)
 
 
 class _Buffers(threading.local):
@@ -100,8 +107,16 @@ class Kept(threading.local, Generic[Value]):
         self.values.move_to_end(key)
         return found[0]
 
-    def put(self, key: Hashable, value: Value, size: int) -> None:
-        size += _OBJECTS
+    def of(self, key: Hashable, make: Callable[[], Value]) -> Value:
+        """What is kept, or else a new one, which is."""
+        found = self.get(key)
+        if found is None:
+            found = make()
+            self.put(key, found)
+        return found
+
+    def put(self, key: Hashable, value: Value) -> None:
+        size = value.size + _OBJECTS
         if size > self.bound:  # it would only drive out the others
             return
         self.values[key] = value, size
