@@ -18,6 +18,7 @@ from gpucnn.backends.cpu import (
     algorithms,
     batch_last,
     depthwise,
+    few_pixels,
     patch_products,
     patches,
     pool,
@@ -139,7 +140,7 @@ def test_in_small_blocks(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (depthwise, pool, winograd_plan):
         monkeypatch.setattr(module, "_BLOCK", size)
     monkeypatch.setattr(batch_last, "_PIECE", size)
-    monkeypatch.setattr(patch_products, "_SHARED", size)
+    monkeypatch.setattr(few_pixels, "SHARED", size)
     monkeypatch.setattr(winograd_plan, "_LEAST", 1)
     monkeypatch.setattr(winograd, "_CHUNK", 30)
     monkeypatch.setattr(winograd, "_SHORTEST", 2)
