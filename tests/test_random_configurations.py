@@ -22,8 +22,8 @@ from gpucnn.backends.cpu import (
     patch_products,
     patches,
     pool,
-    winograd,
     winograd_plan,
+    winograd_weight,
 )
 from gpucnn.backends.gpu import nvrtc
 from gpucnn.cases.compare import compare
@@ -142,8 +142,9 @@ def test_in_small_blocks(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_last, "_PIECE", size)
     monkeypatch.setattr(few_pixels, "SHARED", size)
     monkeypatch.setattr(winograd_plan, "_LEAST", 1)
-    monkeypatch.setattr(winograd, "_CHUNK", 30)
-    monkeypatch.setattr(winograd, "_SHORTEST", 2)
+    monkeypatch.setattr(winograd_weight, "_CHUNK", 30)
+    monkeypatch.setattr(winograd_weight, "_SHORTEST", 2)
+    monkeypatch.setattr(winograd_weight, "_TILES", 3)
     monkeypatch.setattr(patch_products, "_PARTIALS", 50)
     convolution = ("winograd4", "patches", "winograd2", "scatter")[seed % 4]
     with algorithms.forced(convolution):

@@ -104,15 +104,16 @@ def test_winograd(case, m, order):
 @pytest.mark.parametrize("case", ["odd sizes", "5x5", "stride 2 odd sizes", "lopsided padding"])
 def test_blocks_of_images(case, monkeypatch):
     """Small blocks, chunks and shares: many of each, and rests."""
-    from gpucnn.backends.cpu import winograd, winograd_plan
+    from gpucnn.backends.cpu import winograd_plan, winograd_weight
 
     m = tiles_of(case)[0]
     monkeypatch.setattr(winograd_plan, "_BLOCK", 16)
     monkeypatch.setattr(winograd_plan, "_LEAST", 3)
     monkeypatch.setattr(winograd_plan, "_FEWEST", 2)
     monkeypatch.setattr(winograd_plan, "_PAIRS", 8)
-    monkeypatch.setattr(winograd, "_CHUNK", 8)
-    monkeypatch.setattr(winograd, "_SHORTEST", 5)
+    monkeypatch.setattr(winograd_weight, "_CHUNK", 8)
+    monkeypatch.setattr(winograd_weight, "_SHORTEST", 5)
+    monkeypatch.setattr(winograd_weight, "_TILES", 4)
     for found, expected in run_all(case, m, batch=3):
         assert error(found, expected) < BOUND
 

@@ -15,6 +15,7 @@ from gpucnn.backends.cpu import (
     reduce,
     winograd,
     winograd_depthwise,
+    winograd_weight,
 )
 from gpucnn.backends.cpu.algorithm_times import (
     BACKWARD_INPUT,
@@ -162,7 +163,7 @@ def _backward_weight(
     if name == "depthwise":
         depthwise.backward_weight(x, dy, _rsc(dw), g)
     elif name in _TILE:
-        winograd.backward_weight(x, dy, dw.transpose(2, 3, 0, 1), _TILE[name], g)
+        winograd_weight.backward_weight(x, dy, dw.transpose(2, 3, 0, 1), _TILE[name], g)
     else:
         patch_products.backward_weight(x, dy, _krsc(dw), db, g)
         return

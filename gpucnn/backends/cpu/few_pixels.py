@@ -65,9 +65,8 @@ class _Lines:
             for s in range(g.s):
                 target = self.memory[first, s].transpose(2, 1, 3, 0)
                 row, column = phase - g.pad_top, s * g.dilation_w - g.pad_left
-                self.windows.append(
-                    window(target, row, column, (g.h, g.w), g.stride_h, g.stride_w, clear=False)
-                )
+                part = window(target, row, column, (g.h, g.w), g.stride_h, g.stride_w)
+                self.windows.append(part)
             all_rows = range(first, g.r, every)
             for at in range(0, len(all_rows), together):
                 some = all_rows[at : at + together]

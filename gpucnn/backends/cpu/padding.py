@@ -24,12 +24,18 @@ def inside(first: int, count: int, step: int, size: int) -> tuple[slice, slice]:
 
 
 class Window(NamedTuple):
-    """The part of a target (N, rows, columns, ...) that images fill, and which rows and columns of
-    theirs fill it."""
+    """The part of a target (N, rows, columns, ...) that images fill, which rows and columns of
+    theirs fill it, and the parts around it."""
 
     part: Array
     rows: slice
     columns: slice
+    around: tuple[Array, ...]
+
+    def clear(self) -> None:
+        """Zeros around the images."""
+        for part in self.around:
+            part.fill(0)
 
     def fill(self, x: Array) -> None:
         """Copy from the images x (N, H, W, ...)."""
@@ -43,16 +49,16 @@ def window(
     size: tuple[int, int],
     row_step: int = 1,
     column_step: int = 1,
-    *,
-    clear: bool = True,
 ) -> Window:
     """Where target[:, i, j] is the pixel row + i * row_step, column + j * column_step of images of
-    `size`; the rest of the target becomes 0, or with `clear` False is left as it is."""
+    `size`."""
     rows, from_rows = inside(row, target.shape[1], row_step, size[0])
     columns, from_columns = inside(column, target.shape[2], column_step, size[1])
-    if clear:
-        _clear_around(target, rows, columns)
-    return Window(target[:, rows, columns], from_rows, from_columns)
+    around = (
+        *[target[:, part] for part in _outside(rows, target.shape[1])],
+        *[target[:, rows, part] for part in _outside(columns, target.shape[2])],
+    )
+    return Window(target[:, rows, columns], from_rows, from_columns, around)
 
 
 def copy_padded(
@@ -62,16 +68,15 @@ def copy_padded(
 
     Axes 1 and 2 of both are an image's rows and columns; either may have any strides.
     """
-    window(target, row, column, x.shape[1:3], row_step, column_step).fill(x)
+    part = window(target, row, column, x.shape[1:3], row_step, column_step)
+    part.clear()
+    part.fill(x)
 
 
-def _clear_around(target: Array, rows: slice, columns: slice) -> None:
-    """Zeros in all rows (axis 1) and columns (axis 2) of `target` but these."""
-    if rows.start:
-        target[:, : rows.start] = 0
-    if rows.stop < target.shape[1]:
-        target[:, rows.stop :] = 0
-    if columns.start:
-        target[:, rows, : columns.start] = 0
-    if columns.stop < target.shape[2]:
-        target[:, rows, columns.stop :] = 0
+def _outside(part: slice, length: int) -> list[slice]:
+    """What a part of range(length) leaves of it; one on each side of it are a single slice."""
+    if part.start == 1 and part.stop == length - 1:
+        return [slice(None, None, length - 1)]
+    return [
+        side for side in (slice(0, part.start), slice(part.stop, length)) if side.start < side.stop
+    ]

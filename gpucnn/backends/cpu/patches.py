@@ -17,7 +17,7 @@ import numpy as np
 
 from gpucnn.backends.cpu.blocks import Array, strided_view
 from gpucnn.backends.cpu.padding import Window, copy_padded, window
-from gpucnn.backends.cpu.workspace import Kept, workspace
+from gpucnn.backends.cpu.workspace import Kept, views, workspace
 from gpucnn.ops.geometry import Conv2dGeometry
 
 BLOCK = 1 << 18
@@ -98,49 +98,52 @@ def patches_by_tap(x: Array, g: Conv2dGeometry, block: Block) -> Array:
 
     The ones make the bias a filter tap: forward adds it, backward_weight sums dy for it.
     """
-    channels = x.shape[3]
-    if sum(map(math.prod, _shapes_by_tap(g, channels, block))) > _SMALL:
-        return _ByTap(g, channels, block, x.dtype, kept=False).fill(x)
-    key = (g, channels, block, x.dtype)
-    return _kept.of(key, lambda: _ByTap(g, channels, block, x.dtype, kept=True)).fill(x)
+    images = x[block.n0 : block.n1]
+    form = (g, x.shape[3], block.n1 - block.n0, block.p0, block.p1, x.dtype)
+    if sum(map(math.prod, _shapes_by_tap(*form[:-1]))) > _SMALL:
+        return views(_ByTap, *form).fill(images)
+    return _kept.of(form, lambda: _ByTap(*form, own=True)).fill(images)
 
 
 def _shapes_by_tap(
-    g: Conv2dGeometry, channels: int, block: Block
+    g: Conv2dGeometry, channels: int, n: int, p0: int, p1: int
 ) -> tuple[tuple[int, int, int, int, int], tuple[int, int]]:
     """Of the images that a block reads, (n, c, rows, stride, columns / stride), and of its matrix.
 
     Columns apart by the stride lie side by side, so that a tap of a row is one run.
     """
-    n, p = block.n1 - block.n0, block.p1 - block.p0
-    _, height = _rows_read(g, block)
+    _, height = _rows_read(g, p0, p1)
     width = g.q + (g.s - 1) * g.dilation_w // g.stride_w
-    return (n, channels, height, g.stride_w, width), (g.r * g.s * channels + 1, n * p * g.q)
+    taps = g.r * g.s * channels + 1
+    return (n, channels, height, g.stride_w, width), (taps, n * (p1 - p0) * g.q)
 
 
 class _ByTap:
-    """What `patches_by_tap` copies where, in this thread's workspace; or, `kept`, in memory of its
-    own whose zeros around the images and ones stay."""
+    """What `patches_by_tap` copies where, for `n` images and output rows p0..p1: in this thread's
+    workspace, or in memory of its `own` whose zeros around the images and ones stay."""
 
     def __init__(
-        self, g: Conv2dGeometry, channels: int, block: Block, dtype: np.dtype[Any], kept: bool
+        self,
+        g: Conv2dGeometry,
+        channels: int,
+        n: int,
+        p0: int,
+        p1: int,
+        dtype: np.dtype[Any],
+        own: bool = False,
     ) -> None:
-        self.images = slice(block.n0, block.n1)
-        shape, sides = _shapes_by_tap(g, channels, block)
-        source = np.zeros(shape, dtype) if kept else workspace(0, shape, dtype)
-        row, _ = _rows_read(g, block)
-        n, _, height, _, width = shape
+        shape, sides = _shapes_by_tap(g, channels, n, p0, p1)
+        source = np.zeros(shape, dtype) if own else workspace(0, shape, dtype)
+        row, _ = _rows_read(g, p0, p1)
+        self.own = own
         self.inputs: list[Window] = []
         for phase in range(g.stride_w):
             plane = source[:, :, :, phase].transpose(0, 2, 3, 1)
             size, step = (g.h, g.w), g.stride_w
-            self.inputs.append(
-                window(plane, row, phase - g.pad_left, size, column_step=step, clear=not kept)
-            )
-        self.matrix = np.empty(sides, dtype) if kept else workspace(1, sides, dtype)
+            self.inputs.append(window(plane, row, phase - g.pad_left, size, column_step=step))
+        self.matrix = np.ones(sides, dtype) if own else workspace(1, sides, dtype)
         self.size = source.size + self.matrix.size
-        self.matrix[-1] = 1
-        p, q = block.p1 - block.p0, g.q
+        p, q = p1 - p0, g.q
         planes = self.matrix[:-1].reshape(g.r, g.s, channels, n, p, q)
         image, channel, line, apart, item = source.strides
         down, across = g.dilation_h * line, g.stride_h * line
@@ -159,10 +162,13 @@ class _ByTap:
             self.taps.append((planes[:, s : s + step], view))
 
     def fill(self, x: Array) -> Array:
-        """The matrix for the images x (N, H, W, C)."""
-        images = x[self.images]
+        """The matrix for the images x (n, H, W, C)."""
+        if not self.own:
+            self.matrix[-1].fill(1)
         for part in self.inputs:
-            part.fill(images)
+            if not self.own:
+                part.clear()
+            part.fill(x)
         for target, view in self.taps:
             np.copyto(target, view)
         return self.matrix
@@ -171,10 +177,11 @@ class _ByTap:
 _kept: Kept[_ByTap] = Kept(_BOUND)
 
 
-def _rows_read(g: Conv2dGeometry, block: Block) -> tuple[int, int]:
-    """The first row of the image that a block reads (negative in the padding), and how many."""
-    high = (block.p1 - block.p0 - 1) * g.stride_h + (g.r - 1) * g.dilation_h + 1
-    return block.p0 * g.stride_h - g.pad_top, high
+def _rows_read(g: Conv2dGeometry, p0: int, p1: int) -> tuple[int, int]:
+    """The first row of the image that output rows p0..p1 read (negative in the padding), and how
+    many."""
+    high = (p1 - p0 - 1) * g.stride_h + (g.r - 1) * g.dilation_h + 1
+    return p0 * g.stride_h - g.pad_top, high
 
 
 def _padded(x: Array, g: Conv2dGeometry, block: Block) -> Array:
@@ -182,8 +189,8 @@ def _padded(x: Array, g: Conv2dGeometry, block: Block) -> Array:
 
     The input itself where it needs neither padding nor another order.
     """
-    n0, n1, _, _ = block
-    row, height = _rows_read(g, block)
+    n0, n1, p0, p1 = block
+    row, height = _rows_read(g, p0, p1)
     width = (g.q - 1) * g.stride_w + (g.s - 1) * g.dilation_w + 1
     inside = row >= 0 and row + height <= g.h and g.pad_left == 0 and width <= g.w
     if inside and (x.strides[3] == x.itemsize or g.c == 1):

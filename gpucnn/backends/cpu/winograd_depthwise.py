@@ -10,12 +10,13 @@ Errors are below 1e-5 of the largest result (1e-6 is usual); NaN and infinity sp
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from gpucnn.backends.cpu.blocks import Array
 from gpucnn.backends.cpu.epilogue import Epilogue
 from gpucnn.backends.cpu.threads import parallel_for
 from gpucnn.backends.cpu.winograd_plan import Plan, backward_plan, forward_plan
-from gpucnn.backends.cpu.workspace import planes
+from gpucnn.backends.cpu.workspace import planes, views
 from gpucnn.ops.geometry import Conv2dGeometry
 
 _BLOCK = 1 << 14
@@ -35,17 +36,28 @@ def backward_input(
 
 
 def _convolve(plan: Plan, x: Array, w: Array, y: Array, finish: Epilogue) -> None:
-    n, channels = plan.t.n, x.shape[3]
+    n, channels = plan.t.n, plan.channels
     spectrum = plan.t.filters @ np.ascontiguousarray(w).reshape(-1, channels)
     scale = spectrum.reshape(n, n, 1, 1, 1, channels)
     blocks = plan.grid.blocks(_BLOCK // channels)
 
     def work(start: int, stop: int) -> None:
         for block in blocks[start:stop]:
-            shape = (block.t1 - block.t0, block.n1 - block.n0, plan.grid.wide, channels)
-            images = planes(3, (n, n), shape, x.dtype)
-            plan.read(x, block, images)
-            np.multiply(images, scale, out=images)
-            plan.write(images, y, block, slice(None), finish)
+            n0, n1, t0, t1 = block
+            tiles = views(_Tiles, plan, n1 - n0, t0, t1, x.dtype)
+            tiles.read(x[n0:n1])
+            np.multiply(tiles.images, scale, out=tiles.images)
+            part = plan.part(block, slice(None))
+            tiles.write(y[part])
+            finish(part)
 
     parallel_for(len(blocks), 1, work)
+
+
+class _Tiles:
+    """Rows t0..t1 of the tiles of some images, in this thread's workspace."""
+
+    def __init__(self, plan: Plan, images: int, t0: int, t1: int, dtype: DTypeLike) -> None:
+        n, shape = plan.t.n, (t1 - t0, images, plan.grid.wide, plan.channels)
+        self.images = planes(3, (n, n), shape, dtype)
+        self.read, self.write = plan.reading(t0, self.images), plan.writing(self.images)

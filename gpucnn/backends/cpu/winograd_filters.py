@@ -51,7 +51,7 @@ def frequencies(plan: Plan, w: Array) -> Array:
     if found is None:
         order = dense_order(w)
         if order is not None and w.nbytes % 8 == 0:
-            _kept.put(key, _Filters(w, order, plan.transformed(w.shape[2], w.shape[3])))
+            _kept.put(key, _Filters(w, order, plan.transformed))
         return plan.spectrum(w)
     words = found.words_of(w)
     if not (found.words == words).all():

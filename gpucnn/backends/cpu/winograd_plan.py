@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
+from numpy.typing import DTypeLike
+
 from gpucnn.backends.cpu.algorithm_times import is_small_winograd
 from gpucnn.backends.cpu.blocks import Array
-from gpucnn.backends.cpu.epilogue import Epilogue
+from gpucnn.backends.cpu.epilogue import Part
 from gpucnn.backends.cpu.products import multiply
+from gpucnn.backends.cpu.winograd_tiles import Reading, Writing
 from gpucnn.backends.cpu.winograd_transforms import (
     Block,
     Grid,
     Tiling,
     filters_to_frequencies,
     tiling,
-    to_frequencies,
-    to_outputs,
     turned,
 )
-from gpucnn.backends.cpu.workspace import workspace
+from gpucnn.backends.cpu.workspace import held, planes, workspace
 from gpucnn.ops.geometry import Conv2dGeometry
 
 _BLOCK = 1 << 14
@@ -43,37 +45,46 @@ class Phases(NamedTuple):
     written: int = 1
 
 
-class Plan(NamedTuple):
-    """One convolution of stride 1 over tiles.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """One convolution of stride 1 over tiles; there is one for each geometry and direction.
 
-    The window of the first tile begins at `start` of the images that are read; its outputs begin
-    at the first pixel of those that are written.
+    The window of the first tile begins at `start` of the images that are read, of `size`, with
+    `channels`; its outputs begin at the first pixel of those that are written, with `filters`.
     """
 
     t: Tiling
     grid: Grid
     phases: Phases
     start: tuple[int, int]
+    size: tuple[int, int]
+    channels: int
+    filters: int
 
-    def read(self, x: Array, block: Block, out: Array) -> None:
-        """The frequencies of a block of x (N, H, W, C)."""
-        row = self.start[0] + block.t0 * self.t.m * self.phases.read
-        images = x[block.n0 : block.n1]
-        to_frequencies(self.t.image, images, row, self.start[1], self.t.m, out, self.phases.read)
+    @property
+    def inputs(self) -> int:
+        """Channels of the frequencies that are read, I."""
+        return self.channels * self.phases.read**2
 
-    def write(
-        self, product: Array, y: Array, block: Block, filters: slice, finish: Epilogue
-    ) -> None:
-        """A block of y (N, P, Q, K) from the frequencies of some filters."""
+    @property
+    def outputs(self) -> int:
+        """Filters of the frequencies that are written, O."""
+        return self.filters * self.phases.written**2
+
+    def reading(self, t0: int, out: Array, own: bool = False) -> Reading:
+        """Images to the frequencies `out` of the tiles in rows from t0 on."""
+        start = self.start[0] + t0 * self.t.m * self.phases.read, self.start[1]
+        return Reading(self.t.image, self.size, start, self.t.m, out, self.phases.read, own)
+
+    def writing(self, product: Array, own: bool = False) -> Writing:
+        """Frequencies of outputs to outputs."""
+        return Writing(self.t.output, product, self.phases.written, own)
+
+    def part(self, block: Block, filters: slice) -> Part:
+        """Where the outputs of a block are in y (N, P, Q, K)."""
         high = self.t.m * self.phases.written
-        part = (
-            slice(block.n0, block.n1),
-            slice(block.t0 * high, block.t1 * high),
-            slice(None),
-            filters,
-        )
-        to_outputs(self.t.output, product, y[part], self.phases.written)
-        finish(part)
+        rows = slice(block.t0 * high, block.t1 * high)
+        return slice(block.n0, block.n1), rows, slice(None), filters
 
     def parts(self) -> Iterator[tuple[slice, slice, int, int]]:
         """Rows and columns of frequencies, and how many quarters of the channels read and of the
@@ -93,6 +104,9 @@ class Plan(NamedTuple):
 
     def multiply(self, images: Array, spectrum: Array, product: Array) -> None:
         """product (n, n, T, O) = images (n, n, T, I) spectrum (n, n, I, O)."""
+        if self.phases == (1, 1):
+            multiply(images, spectrum, product)
+            return
         for rows, columns, read, written in self.parts():
             inner, outer = images.shape[3] * read // 4, spectrum.shape[3] * written // 4
             part = product[rows, columns]
@@ -112,13 +126,15 @@ class Plan(NamedTuple):
             w = w.reshape(2, 2, *((4 * channels, filters) if by_channel else (channels, -1)))
         return filters_to_frequencies(t, w).reshape(t.n, t.n, *w.shape[2:])
 
-    def transformed(self, channels: int, filters: int) -> int:
-        """Elements of the frequencies of filters (R, S, C, K)."""
-        return self.t.n**2 * channels * filters * self.phases.read**2 * self.phases.written**2
+    @property
+    def transformed(self) -> int:
+        """Elements of the frequencies of all filters."""
+        return self.t.n**2 * self.inputs * self.outputs
 
-    def is_small(self, channels: int, filters: int) -> bool:
+    @property
+    def is_small(self) -> bool:
         """Whether one thread makes all transforms, see `winograd_single`."""
-        return is_small_winograd(self.grid.tiles, self.transformed(channels, filters), filters)
+        return is_small_winograd(self.grid.tiles, self.transformed, self.filters)
 
     def tiles(self, channels: int) -> int:
         """Tiles of a block."""
@@ -154,7 +170,8 @@ def forward_plan(m: int, g: Conv2dGeometry) -> Plan:
     """Of y from x, or of dw from x and dy."""
     taps = g.r if g.stride_h == 1 else 2
     grid = Grid(g.n, -(-g.p // m), -(-g.q // m))
-    return Plan(tiling(m, taps), grid, Phases(read=g.stride_h), (-g.pad_top, -g.pad_left))
+    phases, start = Phases(read=g.stride_h), (-g.pad_top, -g.pad_left)
+    return Plan(tiling(m, taps), grid, phases, start, (g.h, g.w), g.c, g.k)
 
 
 @lru_cache(maxsize=512)
@@ -162,6 +179,25 @@ def backward_plan(m: int, g: Conv2dGeometry) -> Plan:
     """Of dx from dy."""
     if g.stride_h == 2:
         grid = Grid(g.n, -(-g.h // (2 * m)), -(-g.w // (2 * m)))
-        return Plan(tiling(m, 2), grid, Phases(written=2), (0, 0))
-    grid = Grid(g.n, -(-g.h // m), -(-g.w // m))
-    return Plan(turned(tiling(m, g.r)), grid, Phases(), (g.pad_top - g.r + 1, g.pad_left - g.s + 1))
+        return Plan(tiling(m, 2), grid, Phases(written=2), (0, 0), (g.p, g.q), g.k, g.c)
+    grid, start = Grid(g.n, -(-g.h // m), -(-g.w // m)), (g.pad_top - g.r + 1, g.pad_left - g.s + 1)
+    return Plan(turned(tiling(m, g.r)), grid, Phases(), start, (g.p, g.q), g.k, g.c)
+
+
+class Tiles:
+    """Some tiles from images to outputs, rows t0..t1 of them of `images` images.
+
+    In this thread's workspace (slots 0, 1 and 2), or in memory of their `own`.
+    """
+
+    def __init__(
+        self, plan: Plan, images: int, t0: int, t1: int, dtype: DTypeLike, own: bool = False
+    ) -> None:
+        n, shape = plan.t.n, (t1 - t0, images, plan.grid.wide)
+        read = planes(None if own else 2, (n, n), (*shape, plan.inputs), dtype)
+        self.read = plan.reading(t0, read, own)
+        written = planes(None if own else 0, (n, n), (*shape, plan.outputs), dtype)
+        self.write = plan.writing(written, own)
+        self.images = read.reshape(n, n, -1, plan.inputs)
+        self.product = written.reshape(n, n, -1, plan.outputs)
+        self.size = held(read) + held(written) + self.read.size + self.write.size

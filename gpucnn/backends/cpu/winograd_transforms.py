@@ -1,12 +1,4 @@
-"""The transforms of Winograd's minimal filtering, as matrix products.
-
-The window X of a tile becomes B^T X B: a product over its columns, then one over its rows. Tiles
-and channels are the long sides of both, so that the small matrices multiply long rows; done
-element by element the transforms would be bound by the cache, and take most of the time.
-
-A convolution of stride 2 is one of stride 1 with half the taps, over images whose even and odd
-rows and columns, the four *phases*, have become channels of their own.
-"""
+"""The matrices of Winograd's minimal filtering, its tiles, and the transforms of filters."""
 
 from __future__ import annotations
 
@@ -15,10 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpucnn.backends.cpu.blocks import Array, strided_view
-from gpucnn.backends.cpu.padding import copy_padded
+from gpucnn.backends.cpu.blocks import Array
 from gpucnn.backends.cpu.products import multiply
-from gpucnn.backends.cpu.workspace import planes, workspace
+from gpucnn.backends.cpu.workspace import workspace
 
 _TOGETHER = 16
 """Filters transposed at a time: the lines they are read from lie a power of two apart, and more of
@@ -104,95 +95,6 @@ class Grid(NamedTuple):
             for n in range(0, self.images, together)
             for t in range(0, self.high, rows)
         ]
-
-
-def to_frequencies(
-    matrix: Array, x: Array, row: int, column: int, step: int, out: Array, phases: int = 1
-) -> None:
-    """out (n, n, t, N, u, C) = matrix X matrix^T for the window X of x (N, H, W, C) of each tile.
-
-    The window of tile (t, u) begins at (row + t * step, column + u * step) and is as large as
-    `matrix` has columns; outside x are zeros. With two `phases` each way, it takes every second
-    row and column, tiles lie 2 * step apart, and out has 4 C channels.
-    """
-    n, window = matrix.shape
-    high, images, wide, channels = out.shape[2:]
-    height, width = (high - 1) * step + window, (wide - 1) * step + window
-    fits = min(row, column) >= 0 and row + height <= x.shape[1] and column + width <= x.shape[2]
-    if phases == 1 and fits and x.strides[3] == x.itemsize:
-        source = x[:, row:, column:]
-    else:
-        source = workspace(0, (images, height, width, channels), x.dtype)
-        split = source.reshape(images, height, width, phases, phases, -1)
-        for i in range(phases):
-            for j in range(phases):
-                copy_padded(x, row + i, column + j, split[..., i, j, :], phases, phases)
-    halfway = planes(1, (n,), (height, images, wide, channels), x.dtype)
-    for left, right in window_views(source, window, step, halfway, out):
-        np.matmul(matrix, left, out=right)
-
-
-def window_views(
-    source: Array, window: int, step: int, halfway: Array, out: Array
-) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    """What a matrix multiplies from the left to give what: the windows' columns, then their rows.
-
-    Of source (N, H, W, C), halfway (n, H, N, u, C) and out (n, n, t, N, u, C).
-    """
-    n, height, images, wide, channels = halfway.shape
-    high, length = out.shape[2], images * wide * channels
-    image, line, pixel, item = source.strides
-    across = strided_view(
-        source, (images, height, wide, window, channels), (image, line, step * pixel, pixel, item)
-    )
-    line = length * item
-    down = strided_view(
-        halfway, (n, high, window, length), (halfway.strides[0], step * line, line, item)
-    )
-    frequencies = out.reshape(n, n, high, length).transpose(1, 2, 0, 3)
-    return (across, halfway.transpose(2, 1, 3, 0, 4)), (down, frequencies)
-
-
-def to_outputs(matrix: Array, frequencies: Array, y: Array, phases: int = 1) -> None:
-    """y (N, P, Q, K) = matrix X matrix^T of each tile X of `frequencies` (n, n, t, N, u, K).
-
-    What lies beyond y is left out. With two `phases` each way, `frequencies` have 4 K filters,
-    those of odd and of even rows and columns of y.
-    """
-    m, n = matrix.shape
-    high, images, wide, filters = frequencies.shape[2:]
-    halfway = planes(1, (m, n), (high, images, wide, filters), y.dtype)
-    columns, lines, rows = output_views(frequencies, halfway)
-    np.matmul(matrix, columns, out=lines)
-    to_tiles(matrix, rows, y, phases)
-
-
-def output_views(frequencies: Array, halfway: Array) -> tuple[Array, Array, Array]:
-    """The tiles' columns, what a matrix times them gives, and that as the tiles' rows.
-
-    Of frequencies (n, n, t, N, u, K) and halfway (m, n, t, N, u, K).
-    """
-    m, n = halfway.shape[:2]
-    columns = frequencies.reshape(n, n, -1).transpose(1, 0, 2)
-    lines = halfway.reshape(m, n, -1).transpose(1, 0, 2)
-    return columns, lines, halfway.transpose(0, 2, 3, 4, 1, 5)
-
-
-def to_tiles(matrix: Array, rows: Array, y: Array, phases: int) -> None:
-    """y (N, P, Q, K), the last product of `to_outputs`: matrix times the tiles' rows."""
-    m, high, images, wide, _, filters = rows.shape
-    shape = (images, m * high, m * wide, filters)
-    fits = phases == 1 and y.shape == shape and y.strides[3] == y.itemsize
-    whole = y if fits else workspace(2, shape, y.dtype)
-    tiles = whole.reshape(images, high, m, wide, m, filters).transpose(2, 1, 0, 3, 4, 5)
-    np.matmul(matrix, rows, out=tiles)
-    if fits:
-        return
-    split = whole.reshape(*shape[:3], phases, phases, -1)
-    for i in range(phases):
-        for j in range(phases):
-            target = y[:, phases - 1 - i :: phases, phases - 1 - j :: phases]
-            target[...] = split[:, : target.shape[1], : target.shape[2], i, j]
 
 
 def filters_to_frequencies(t: Tiling, w: Array) -> Array:

@@ -19,7 +19,7 @@ from gpucnn.backends.cpu.blocks import Array
 BOUND = 48 << 20
 """Bytes that a thread keeps at most; what goes beyond is given back after its use."""
 _ALIGNMENT = 64  # a cache line, and the widest vectors
-_VIEWS = 256  # kept at most: beyond, all are forgotten
+_VIEWS = 512  # kept at most: beyond, all are forgotten
 _OBJECTS = 1024  # elements that the objects around a kept value count for
 _GAP = 80  # elements between planes: some lines, and no power of two
 
@@ -32,13 +32,21 @@ class Sized(Protocol):
 
 
 Value = TypeVar("Value", bound=Sized)
+Made = TypeVar("Made")
 
 
 class _Buffers(threading.local):
     def __init__(self) -> None:
         self.buffers: dict[int, Array] = {}
-        self.views: dict[tuple[Any, ...], Array] = {}  # what was asked for lately
+        self.views: dict[tuple[Any, ...], Any] = {}  # of the buffers, as asked for lately
         self.size = 0
+        self.replaced = 0  # buffers, so far
+        self.loose = 0  # arrays that are not of a buffer, so far
+
+    def keep(self, key: tuple[Any, ...], value: Any) -> None:
+        if len(self.views) == _VIEWS:
+            self.views.clear()
+        self.views[key] = value
 
 
 _memory = _Buffers()
@@ -50,7 +58,7 @@ def workspace(slot: int, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     Slots are numbered within a primitive: none runs inside another's piece of work.
     """
     key = (slot, shape, dtype)
-    array = _memory.views.get(key)
+    array: Array | None = _memory.views.get(key)
     if array is not None:
         return array
     kind = np.dtype(dtype)
@@ -61,6 +69,7 @@ def workspace(slot: int, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
             del _memory.buffers[slot]
             _memory.views.clear()
             _memory.size -= buffer.size
+            _memory.replaced += 1
         memory = np.empty(size + _ALIGNMENT, np.uint8)
         start = -memory.__array_interface__["data"][0] % _ALIGNMENT
         buffer = memory[start : start + size]
@@ -69,10 +78,27 @@ def workspace(slot: int, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
             _memory.size += size
     array = buffer[:size].view(kind).reshape(shape)
     if slot in _memory.buffers:
-        if len(_memory.views) == _VIEWS:
-            _memory.views.clear()
-        _memory.views[key] = array
+        _memory.keep(key, array)
+    else:
+        _memory.loose += 1
     return array
+
+
+def views(make: Callable[..., Made], *arguments: Hashable) -> Made:
+    """make(*arguments), views of this thread's workspaces: kept until one of those is replaced.
+
+    Making views takes longer than many a call of NumPy on them, and holds the interpreter's lock.
+    """
+    key = (make, *arguments)
+    found: Made | None = _memory.views.get(key)
+    while found is None:
+        replaced, loose = _memory.replaced, _memory.loose
+        made = make(*arguments)
+        if _memory.replaced == replaced:  # else some of them are of memory that was given back
+            found = made
+            if _memory.loose == loose:
+                _memory.keep(key, made)
+    return found
 
 
 def planes(
@@ -88,6 +114,11 @@ def planes(
     apart = np.empty(shape, dtype) if slot is None else workspace(slot, shape, dtype)
     array: Array = apart[:, :size].reshape(*outer, *inner)
     return array
+
+
+def held(array: Array) -> int:
+    """How many elements `planes` without a slot holds, those between the inner arrays included."""
+    return array.size if array.base is None else array.base.size
 
 
 class Kept(threading.local, Generic[Value]):
