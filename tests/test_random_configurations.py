@@ -21,7 +21,7 @@ from gpucnn.backends.cpu import (
     few_pixels,
     patch_products,
     patches,
-    pool,
+    windows,
     winograd_plan,
     winograd_weight,
 )
@@ -137,7 +137,7 @@ def test_in_small_blocks(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """What large images do: many blocks, some of them all padding, and many partial sums."""
     size = (1, 30, 100)[seed % 3]
     monkeypatch.setattr(patches, "BLOCK", size)
-    for module in (depthwise, pool, winograd_plan):
+    for module in (depthwise, windows, winograd_plan):
         monkeypatch.setattr(module, "_BLOCK", size)
     monkeypatch.setattr(batch_last, "_PIECE", size)
     monkeypatch.setattr(few_pixels, "SHARED", size)
@@ -145,6 +145,7 @@ def test_in_small_blocks(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(winograd_weight, "_CHUNK", 30)
     monkeypatch.setattr(winograd_weight, "_SHORTEST", 2)
     monkeypatch.setattr(winograd_weight, "_TILES", 3)
+    monkeypatch.setattr(winograd_weight, "_LEAST", 1)
     monkeypatch.setattr(patch_products, "_PARTIALS", 50)
     convolution = ("winograd4", "patches", "winograd2", "scatter")[seed % 4]
     with algorithms.forced(convolution):

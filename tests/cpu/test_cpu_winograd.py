@@ -114,6 +114,7 @@ def test_blocks_of_images(case, monkeypatch):
     monkeypatch.setattr(winograd_weight, "_CHUNK", 8)
     monkeypatch.setattr(winograd_weight, "_SHORTEST", 5)
     monkeypatch.setattr(winograd_weight, "_TILES", 4)
+    monkeypatch.setattr(winograd_weight, "_LEAST", 1)
     for found, expected in run_all(case, m, batch=3):
         assert error(found, expected) < BOUND
 

@@ -67,7 +67,7 @@ def _lines(x: Array, g: Conv2dGeometry, p0: int, p1: int) -> Array:
     )
 
 
-def forward(x: Array, w: Array, y: Array, g: Conv2dGeometry, finish: Epilogue) -> None:
+def forward(x: Array, w: Array, g: Conv2dGeometry, finish: Epilogue) -> None:
     """y (K, P, Q, N), contiguous, from x (C, H, W, N) and w (K, R, S, C) of any strides."""
     weights = np.zeros((g.k, g.r, g.s * g.c + 1), w.dtype)
     weights[:, :, :-1] = w.reshape(g.k, g.r, -1)
@@ -75,11 +75,12 @@ def forward(x: Array, w: Array, y: Array, g: Conv2dGeometry, finish: Epilogue) -
         weights[:, 0, -1] = finish.bias
         finish = finish._replace(bias=None)
     matrix = weights.reshape(g.k, -1)
-    rows = y.reshape(g.k, g.p, -1).transpose(1, 0, 2)
 
     def work(p0: int, p1: int) -> None:
-        multiply(matrix, _lines(x, g, p0, p1), rows[p0:p1])
-        finish((slice(None), slice(p0, p1), slice(None), slice(None)))
+        part = (slice(None), slice(p0, p1), slice(None), slice(None))
+        out = finish.target(part)
+        multiply(matrix, _lines(x, g, p0, p1), out.reshape(g.k, p1 - p0, -1).transpose(1, 0, 2))
+        finish(part, out)
 
     parallel_for(g.p, _rows_of_piece(g.p, g.h * g.s * g.c * g.q * g.n), work)
 
@@ -103,7 +104,7 @@ def backward_weight(x: Array, dy: Array, dw: Array, db: Array | None, g: Conv2dG
         db[...] = total[0, -1]
 
 
-def backward_input(dy: Array, w: Array, dx: Array, g: Conv2dGeometry, finish: Epilogue) -> None:
+def backward_input(dy: Array, w: Array, g: Conv2dGeometry, finish: Epilogue) -> None:
     """dx (C, H, W, N) from dy (K, P, Q, N) and w (K, R, S, C), all of any strides."""
     # An input row meets every `stride_h`th filter row; the last of them the first row of dy.
     phases = [w[:, phase :: g.stride_h][:, ::-1] for phase in range(min(g.stride_h, g.r))]
@@ -123,8 +124,10 @@ def backward_input(dy: Array, w: Array, dx: Array, g: Conv2dGeometry, finish: Ep
                 continue
             taps = matrices[phase][:, :, p0 - first : p1 - first].reshape(g.s * g.c, -1)
             multiply(taps, gradients[p0 * g.k : p1 * g.k], flat[h - h0])
-        _scatter(shares.transpose(1, 2, 0, 3, 4), dx[:, h0:h1], g)
-        finish((slice(None), slice(h0, h1), slice(None), slice(None)))
+        part = (slice(None), slice(h0, h1), slice(None), slice(None))
+        out = finish.target(part)
+        _scatter(shares.transpose(1, 2, 0, 3, 4), out, g)
+        finish(part, out)
 
     parallel_for(g.h, _rows_of_piece(g.h, g.h * g.s * g.c * g.q * g.n), work)
 

@@ -25,7 +25,7 @@ from gpucnn.backends.cpu.algorithm_times import (
 )
 from gpucnn.backends.cpu.algorithms import CHWN, NHWC
 from gpucnn.backends.cpu.blocks import Array
-from gpucnn.backends.cpu.epilogue import Epilogue
+from gpucnn.backends.cpu.epilogue import WHOLE, Epilogue
 from gpucnn.backends.cpu.patches import turned
 from gpucnn.ops.geometry import Conv2dGeometry
 
@@ -52,31 +52,31 @@ def conv2d(
     if geometry.groups == 1 and algorithms.order(geometry) == CHWN and _is_dense(y, CHWN):
         images, out, more = (_in_order(v, CHWN) for v in (x, y, addend))
         finish = Epilogue(out, 0, b, more, None, relu)
-        batch_last.forward(images, _krsc(w), out, geometry, finish)
+        batch_last.forward(images, _krsc(w), geometry, finish)
         return
     images, out, more = (_in_order(v, NHWC) for v in (x, y, addend))
     finish = Epilogue(out, 3, b, more, None, relu)
     for channels, filters, g in _groups(geometry):
         part = finish if g is geometry else finish.for_channels(filters)
-        _forward(images[..., channels], w[filters], out[..., filters], g, precision, part)
+        forward(images[..., channels], w[filters], g, precision, part)
 
 
-def _forward(
-    x: Array, w: Array, y: Array, g: Conv2dGeometry, precision: str, finish: Epilogue
-) -> None:
+def forward(x: Array, w: Array, g: Conv2dGeometry, precision: str, finish: Epilogue) -> None:
+    """x (N, H, W, C) convolved with w (K, C/groups, R, S), for `finish`, as one group."""
     if g.c == 0:
-        y.fill(0)
-        finish((slice(None),) * 4)
+        out = finish.target(WHOLE)
+        out.fill(0)
+        finish(WHOLE, out)
         return
     name = _choose(g, FORWARD, x, precision)
     if name == "depthwise":
-        depthwise.forward(x, _rsc(w), y, g, finish)
+        depthwise.forward(x, _rsc(w), g, finish)
     elif name == "depthwise_winograd":
-        winograd_depthwise.forward(x, _rsc(w), y, depthwise_tile(g), g, finish)
+        winograd_depthwise.forward(x, _rsc(w), depthwise_tile(g), g, finish)
     elif name in _TILE:
-        winograd.forward(x, _rsck(w), y, _TILE[name], g, finish)
+        winograd.forward(x, _rsck(w), _TILE[name], g, finish)
     else:
-        patch_products.forward(x, _rsck(w), y, g, finish)
+        patch_products.forward(x, _rsck(w), g, finish)
 
 
 def conv2d_backward_input(
@@ -98,35 +98,35 @@ def conv2d_backward_input(
     if geometry.groups == 1 and algorithms.order(geometry) == CHWN:
         gradients, out, more, positive = (_in_order(v, CHWN) for v in (dy, dx, addend, mask))
         finish = Epilogue(out, 0, None, more, positive)
-        batch_last.backward_input(gradients, _krsc(w), out, geometry, finish)
+        batch_last.backward_input(gradients, _krsc(w), geometry, finish)
         return
     gradients, out, more, positive = (_in_order(v, NHWC) for v in (dy, dx, addend, mask))
     finish = Epilogue(out, 3, None, more, positive)
     for channels, filters, g in _groups(geometry):
         part = finish if g is geometry else finish.for_channels(channels)
-        _backward_input(gradients[..., filters], w[filters], out[..., channels], g, precision, part)
+        _backward_input(gradients[..., filters], w[filters], g, precision, part)
 
 
 def _backward_input(
-    dy: Array, w: Array, dx: Array, g: Conv2dGeometry, precision: str, finish: Epilogue
+    dy: Array, w: Array, g: Conv2dGeometry, precision: str, finish: Epilogue
 ) -> None:
     name = _choose(g, BACKWARD_INPUT, dy, precision)
     if name == "depthwise":
-        depthwise.backward_input(dy, _rsc(w), dx, g, finish)
+        depthwise.backward_input(dy, _rsc(w), g, finish)
         return
     if name == "depthwise_winograd":
-        winograd_depthwise.backward_input(dy, _rsc(w), dx, depthwise_tile(g), g, finish)
+        winograd_depthwise.backward_input(dy, _rsc(w), depthwise_tile(g), g, finish)
         return
     if name == "scatter":
-        patch_products.scatter(dy, _krsc(w), dx, g, finish)
+        patch_products.scatter(dy, _krsc(w), g, finish)
         return
     filters = w.transpose(2, 3, 0, 1)
     if name in _TILE:
-        winograd.backward_input(dy, filters, dx, _TILE[name], g, finish)
+        winograd.backward_input(dy, filters, _TILE[name], g, finish)
         return
     forward = turned(g)
     assert forward is not None  # or only scattering would do
-    patch_products.forward(dy, filters[::-1, ::-1], dx, forward, finish)
+    patch_products.forward(dy, filters[::-1, ::-1], forward, finish)
 
 
 def conv2d_backward_weight(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from gpucnn.backends.cpu.blocks import Array
-from gpucnn.backends.cpu.epilogue import Epilogue
+from gpucnn.backends.cpu.epilogue import WHOLE, Epilogue
 from gpucnn.backends.cpu.patches import taps, whole
 from gpucnn.backends.cpu.threads import parallel_for
 from gpucnn.backends.cpu.workspace import workspace
@@ -22,14 +22,14 @@ def _images(g: Conv2dGeometry) -> int:
     return max(1, _BLOCK // max(1, g.p * g.q * g.c))
 
 
-def forward(x: Array, w: Array, y: Array, g: Conv2dGeometry, finish: Epilogue) -> None:
+def forward(x: Array, w: Array, g: Conv2dGeometry, finish: Epilogue) -> None:
     """y (N, P, Q, C) = sum over r, s of x (N, H, W, C) shifted by (r, s), times w (R, S, C)."""
     factors = np.ascontiguousarray(w)
 
     def work(n0: int, n1: int) -> None:
         source = whole(x, g, n0, n1)
-        total = workspace(2, (n1 - n0, g.p, g.q, g.c), y.dtype)
-        term = workspace(3, total.shape, y.dtype)
+        total = workspace(2, (n1 - n0, g.p, g.q, g.c), x.dtype)
+        term = workspace(3, total.shape, x.dtype)
         for r, s, rows, columns in taps(g):
             shifted = source[:, rows, columns]
             if r == s == 0:
@@ -37,13 +37,15 @@ def forward(x: Array, w: Array, y: Array, g: Conv2dGeometry, finish: Epilogue) -
             else:
                 np.multiply(shifted, factors[r, s], out=term)
                 np.add(total, term, out=total)
-        y[n0:n1] = total
-        finish((slice(n0, n1), slice(None), slice(None), slice(None)))
+        part = (slice(n0, n1), *WHOLE[1:])
+        out = finish.target(part)
+        out[...] = total
+        finish(part, out)
 
     parallel_for(g.n, _images(g), work, blas=False)
 
 
-def backward_input(dy: Array, w: Array, dx: Array, g: Conv2dGeometry, finish: Epilogue) -> None:
+def backward_input(dy: Array, w: Array, g: Conv2dGeometry, finish: Epilogue) -> None:
     """dx (N, H, W, C) = the sum of dy (N, P, Q, C) times each tap of w (R, S, C), added where the
     tap read."""
     factors = np.ascontiguousarray(w)
@@ -58,8 +60,10 @@ def backward_input(dy: Array, w: Array, dx: Array, g: Conv2dGeometry, finish: Ep
             np.multiply(dy[n0:n1], factors[r, s], out=term)
             target = total[:, rows, columns]
             np.add(target, term, out=target)
-        dx[n0:n1] = total[:, g.pad_top : g.pad_top + g.h, g.pad_left : g.pad_left + g.w]
-        finish((slice(n0, n1), slice(None), slice(None), slice(None)))
+        part = (slice(n0, n1), *WHOLE[1:])
+        out = finish.target(part)
+        out[...] = total[:, g.pad_top : g.pad_top + g.h, g.pad_left : g.pad_left + g.w]
+        finish(part, out)
 
     parallel_for(g.n, _images(g), work, blas=False)
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gpucnn.backends.cpu.blocks import Array
-from gpucnn.backends.cpu.epilogue import Epilogue
+from gpucnn.backends.cpu.epilogue import WHOLE, Epilogue
 from gpucnn.backends.cpu.padding import Window, window
 from gpucnn.backends.cpu.products import multiply
 from gpucnn.backends.cpu.threads import parallel_for
@@ -106,7 +106,7 @@ def share(g: Conv2dGeometry) -> int:
     return max(_FEWEST, -(-g.k // _SHARES)) if g.flops > SHARED else g.k
 
 
-def forward(x: Array, w: Array, y: Array, g: Conv2dGeometry, finish: Epilogue) -> None:
+def forward(x: Array, w: Array, g: Conv2dGeometry, finish: Epilogue) -> None:
     """y (N, P, Q, K) from x (N, H, W, C) and w (R, S, C, K), all of any strides."""
     lines = _kept.of((g, x.dtype), lambda: _Lines(g, x.dtype))
     lines.fill(x)
@@ -116,15 +116,17 @@ def forward(x: Array, w: Array, y: Array, g: Conv2dGeometry, finish: Epilogue) -
 
     def work(start: int, stop: int) -> None:
         part, count = slice(start, stop), stop - start
-        total = workspace(1, (count, pixels), y.dtype)
+        total = workspace(1, (count, pixels), x.dtype)
         for number, (rows, read) in enumerate(lines.groups):
-            products = workspace(2, (*read.shape[:3], count, pixels), y.dtype)
+            products = workspace(2, (*read.shape[:3], count, pixels), x.dtype)
             multiply(filters[part, rows].transpose(1, 2, 3, 0, 4), read, products)
-            sums = total if number == 0 else workspace(3, total.shape, y.dtype)
+            sums = total if number == 0 else workspace(3, total.shape, x.dtype)
             np.add.reduce(products.reshape(-1, count, pixels), axis=0, out=sums)
             if number:
                 np.add(total, sums, out=total)
-        y[..., part] = total.reshape(count, g.p, g.n, g.q).transpose(2, 1, 3, 0)
-        finish((slice(None), slice(None), slice(None), part))
+        images = (*WHOLE[:3], part)
+        out = finish.target(images)
+        out[...] = total.reshape(count, g.p, g.n, g.q).transpose(2, 1, 3, 0)
+        finish(images, out)
 
     parallel_for(g.k, share(g), work)

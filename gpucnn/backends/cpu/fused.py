@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from gpucnn.backends.cpu import algorithms, conv, elementwise, norm
+from gpucnn.backends.cpu.algorithms import NHWC
 from gpucnn.backends.cpu.blocks import Array
-from gpucnn.backends.cpu.pool import max_pool2d
+from gpucnn.backends.cpu.epilogue import BEFORE_POOL, Epilogue, Pooling
+from gpucnn.backends.cpu.max_pool import max_pool2d
 from gpucnn.backends.cpu.workspace import workspace
 from gpucnn.ops.geometry import Conv2dGeometry, Pool2dGeometry
 
-_BEFORE_POOL = 8
-"""The slot of scratch memory for what is pooled; convolution has those before it."""
+_IMAGE = 1 << 18
+"""Elements of one image's convolution up to which images are pooled one by one, while in cache."""
 
 
 def conv2d_statistics(
@@ -48,7 +50,14 @@ def conv2d_max_pool(
     The ReLU works on the maxima, which are fewer: it never makes a smaller value the larger one.
     """
     order = algorithms.order(geometry)
-    memory = workspace(_BEFORE_POOL, tuple([geometry.y_shape[axis] for axis in order]), y.dtype)
+    image = geometry.p * geometry.q * geometry.k
+    if geometry.groups == 1 and order == NHWC and image <= _IMAGE and x.size and y.size:
+        images, out = x.transpose(NHWC), y.transpose(NHWC)
+        found = Pooling(out, None if argmax is None else argmax.transpose(NHWC), pool)
+        finish = Epilogue(out, 3, b, relu=relu, pool=found)
+        conv.forward(images, w, geometry, precision, finish)
+        return
+    memory = workspace(BEFORE_POOL, tuple([geometry.y_shape[axis] for axis in order]), y.dtype)
     whole = memory.transpose(sorted(range(4), key=order.__getitem__))
     conv.conv2d(x, w, b, None, whole, geometry=geometry, relu=False, precision=precision)
     max_pool2d(whole, y, argmax, geometry=pool)

@@ -15,7 +15,7 @@ import numpy as np
 from gpucnn.backends.cpu import few_pixels, reduce
 from gpucnn.backends.cpu.algorithm_times import FEW_PIXELS, is_of_lines
 from gpucnn.backends.cpu.blocks import Array
-from gpucnn.backends.cpu.epilogue import Epilogue
+from gpucnn.backends.cpu.epilogue import WHOLE, Epilogue
 from gpucnn.backends.cpu.patches import blocks, by_tap, halves, patches, patches_by_tap, taps
 from gpucnn.backends.cpu.products import multiply, multiply_long
 from gpucnn.backends.cpu.threads import parallel_for
@@ -30,62 +30,64 @@ _TRANSPOSED = 1 << 19
 """Elements of a matrix of filters up to which it is transposed in memory."""
 
 
-def forward(x: Array, w: Array, y: Array, g: Conv2dGeometry, finish: Epilogue) -> None:
+def forward(x: Array, w: Array, g: Conv2dGeometry, finish: Epilogue) -> None:
     """y (N, P, Q, K) from x (N, H, W, C) and w (R, S, C, K), all of any strides."""
     if is_of_lines(g):
-        few_pixels.forward(x, w, y, g, finish)
+        few_pixels.forward(x, w, g, finish)
         return
-    pieces, transposed = blocks(g, g.c), by_tap(g, g.c)
+    pieces, transposed = blocks(g, g.c, finish.of_images), by_tap(g, g.c)
     if len(pieces) == 1 and not transposed and g.n * g.p * g.q <= FEW_PIXELS:
-        _by_filters(patches(x, g, pieces[0]), w, y, finish, few_pixels.share(g))
+        _by_filters(patches(x, g, pieces[0]), w, finish, few_pixels.share(g))
         return
-    if len(pieces) == 1 and g.flops > few_pixels.SHARED:
+    if len(pieces) == 1 and g.flops > few_pixels.SHARED and (g.n > 1 or not finish.of_images):
         pieces = halves(pieces[0])
     matrix = _matrix(w)
     if transposed:
         bias = np.zeros(g.k, w.dtype) if finish.bias is None else finish.bias
         matrix = np.concatenate([matrix, bias[None]])
-        finish = Epilogue(finish.y, finish.axis, None, *finish[3:])
+        finish = finish._replace(bias=None)
 
     def work(start: int, stop: int) -> None:
         for block in pieces[start:stop]:
             n0, n1, p0, p1 = block
-            target = y[n0:n1, p0:p1]
+            part = (slice(n0, n1), slice(p0, p1), slice(None), slice(None))
+            target = finish.target(part)
             direct = target.flags.c_contiguous
             rows = (n1 - n0) * (p1 - p0) * g.q
-            product = target.reshape(rows, g.k) if direct else workspace(2, (rows, g.k), y.dtype)
+            product = target.reshape(rows, g.k) if direct else workspace(2, (rows, g.k), x.dtype)
             left = patches_by_tap(x, g, block).T if transposed else patches(x, g, block)
             multiply(left, matrix, product)
             if not direct:
                 target[...] = product.reshape(target.shape)
-            finish((slice(n0, n1), slice(p0, p1), slice(None), slice(None)))
+            finish(part, target)
 
     parallel_for(len(pieces), 1, work)
 
 
-def _by_filters(rows: Array, w: Array, y: Array, finish: Epilogue, share: int) -> None:
+def _by_filters(rows: Array, w: Array, finish: Epilogue, share: int) -> None:
     """y from a patch matrix and w (R, S, C, K), the positions few: some filters at a time.
 
     Filters are then the longer side, and what BLAS is given first: it is up to twice as fast.
     """
     columns = rows.T
     filters = np.ascontiguousarray(w.transpose(3, 0, 1, 2)).reshape(w.shape[3], -1)
-    whole = (slice(None),) * 3
 
     def work(start: int, stop: int) -> None:
-        part = slice(start, stop)
-        product = workspace(2, (stop - start, rows.shape[0]), y.dtype)
+        some = slice(start, stop)
+        product = workspace(2, (stop - start, rows.shape[0]), rows.dtype)
         if columns.shape[0] >= _LONG:
-            multiply(filters[part], columns, product)
+            multiply(filters[some], columns, product)
         else:
-            np.matmul(filters[part], columns, out=product)
-        y[..., part] = product.T.reshape(*y.shape[:3], -1)
-        finish((*whole, part))
+            np.matmul(filters[some], columns, out=product)
+        part = (*WHOLE[:3], some)
+        out = finish.target(part)
+        out[...] = product.T.reshape(out.shape)
+        finish(part, out)
 
-    parallel_for(y.shape[3], share, work)
+    parallel_for(w.shape[3], share, work)
 
 
-def scatter(dy: Array, w: Array, dx: Array, g: Conv2dGeometry, finish: Epilogue) -> None:
+def scatter(dy: Array, w: Array, g: Conv2dGeometry, finish: Epilogue) -> None:
     """dx (N, H, W, C) from dy (N, P, Q, K) and w (K, R, S, C): the patches' gradients dy W, each
     added where its patch was read."""
     matrix = np.ascontiguousarray(w).reshape(g.k, -1)
@@ -104,8 +106,10 @@ def scatter(dy: Array, w: Array, dx: Array, g: Conv2dGeometry, finish: Epilogue)
             for r, s, top, left in taps(g):
                 target = total[:, top, left]
                 np.add(target, shares[:, :, :, r, s], out=target)
-            dx[n0:n1] = total[:, g.pad_top : g.pad_top + g.h, g.pad_left : g.pad_left + g.w]
-            finish((slice(n0, n1), slice(None), slice(None), slice(None)))
+            part = (slice(n0, n1), *WHOLE[1:])
+            out = finish.target(part)
+            out[...] = total[:, g.pad_top : g.pad_top + g.h, g.pad_left : g.pad_left + g.w]
+            finish(part, out)
 
     parallel_for(len(pieces), 1, work)
 

@@ -15,6 +15,9 @@ from gpucnn.ops.geometry import Pool2dGeometry
 
 Part = tuple[slice, ...]
 
+_BLOCK = 1 << 19
+"""Elements of input that are pooled at a time."""
+
 
 class Line(NamedTuple):
     """A window position along one axis: the outputs that have it inside the input, and where."""
@@ -79,3 +82,8 @@ def as_planes(*arrays: Array) -> list[Array]:
     if all(a.flags.c_contiguous for a in arrays):
         return [a.reshape(-1, *a.shape[2:], 1) for a in arrays]
     return [a.transpose(0, 2, 3, 1) for a in arrays]
+
+
+def grain(planes: Array) -> int:
+    """How many of the images (A, H, W, B) a thread pools at a time."""
+    return max(1, _BLOCK // max(1, planes[0].size))

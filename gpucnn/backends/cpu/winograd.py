@@ -39,40 +39,38 @@ from gpucnn.backends.cpu.workspace import planes, views, workspace
 from gpucnn.ops.geometry import Conv2dGeometry
 
 
-def forward(x: Array, w: Array, y: Array, m: int, g: Conv2dGeometry, finish: Epilogue) -> None:
+def forward(x: Array, w: Array, m: int, g: Conv2dGeometry, finish: Epilogue) -> None:
     """y (N, P, Q, K) from x (N, H, W, C) and w (R, S, C, K), all of any strides."""
     plan = forward_plan(m, g)
     if not plan.is_small:
-        _convolve(plan, x, w, y, finish)
+        _convolve(plan, x, w, finish)
         return
     with blas_single():
-        convolve(plan, x, frequencies(plan, w), y, finish)
+        convolve(plan, x, frequencies(plan, w), finish)
 
 
-def backward_input(
-    dy: Array, w: Array, dx: Array, m: int, g: Conv2dGeometry, finish: Epilogue
-) -> None:
+def backward_input(dy: Array, w: Array, m: int, g: Conv2dGeometry, finish: Epilogue) -> None:
     """dx (N, H, W, C) from dy (N, P, Q, K) and w (R, S, K, C), all of any strides."""
     plan = backward_plan(m, g)
     if not plan.is_small:
-        _convolve(plan, dy, w, dx, finish)
+        _convolve(plan, dy, w, finish)
         return
     with blas_single():
-        convolve(plan, dy, plan.spectrum(w), dx, finish)
+        convolve(plan, dy, plan.spectrum(w), finish)
 
 
-def _convolve(plan: Plan, x: Array, w: Array, y: Array, finish: Epilogue) -> None:
-    """Any strides; `finish` is called for each part of y."""
+def _convolve(plan: Plan, x: Array, w: Array, finish: Epilogue) -> None:
+    """Any strides."""
     grid = plan.grid
     blocks = grid.blocks(plan.tiles(max(plan.channels, plan.filters)))
     # Few tiles and many filters: each thread transforms the filters that it multiplies with.
     if grid.tiles <= 2 * plan.filters or len(blocks) < 4:
-        _by_filters(plan, x, w, y, finish)
+        _by_filters(plan, x, w, finish)
     else:
-        _by_images(plan, x, w, y, finish)
+        _by_images(plan, x, w, finish)
 
 
-def _by_images(plan: Plan, x: Array, w: Array, y: Array, finish: Epilogue) -> None:
+def _by_images(plan: Plan, x: Array, w: Array, finish: Epilogue) -> None:
     """Each block of images from beginning to end, with all filters."""
     n, parts = plan.t.n, plan.phases.written**2
     spectrum = workspace(3, (n, n, plan.inputs, parts, plan.filters), x.dtype)
@@ -82,7 +80,7 @@ def _by_images(plan: Plan, x: Array, w: Array, y: Array, finish: Epilogue) -> No
         part[...] = plan.spectrum(w[..., k0:k1]).reshape(part.shape)
 
     parallel_for(plan.filters, plan.share(plan.filters, plan.channels), transform)
-    blocks = plan.grid.blocks(plan.tiles(max(plan.inputs, plan.outputs)))
+    blocks = plan.grid.blocks(plan.tiles(max(plan.inputs, plan.outputs)), finish.of_images)
     flat = spectrum.reshape(n, n, plan.inputs, -1)
 
     def work(start: int, stop: int) -> None:
@@ -92,13 +90,14 @@ def _by_images(plan: Plan, x: Array, w: Array, y: Array, finish: Epilogue) -> No
             tiles.read(x[n0:n1])
             plan.multiply(tiles.images, flat, tiles.product)
             part = plan.part(block, slice(None))
-            tiles.write(y[part])
-            finish(part)
+            out = finish.target(part)
+            tiles.write(out)
+            finish(part, out)
 
     parallel_for(len(blocks), 1, work)
 
 
-def _by_filters(plan: Plan, x: Array, w: Array, y: Array, finish: Epilogue) -> None:
+def _by_filters(plan: Plan, x: Array, w: Array, finish: Epilogue) -> None:
     """All images to frequencies, then some filters at a time from beginning to end."""
     n, grid, parts = plan.t.n, plan.grid, plan.phases.written**2
     shape = (grid.high, grid.images, grid.wide)
@@ -117,7 +116,8 @@ def _by_filters(plan: Plan, x: Array, w: Array, y: Array, finish: Epilogue) -> N
         product = planes(0, (n, n), (*shape, parts * (k1 - k0)), x.dtype)
         plan.multiply(flat, spectrum, product.reshape(n, n, -1, parts * (k1 - k0)))
         part = plan.part(everything, slice(k0, k1))
-        plan.writing(product)(y[part])
-        finish(part)
+        out = finish.target(part)
+        plan.writing(product)(out)
+        finish(part, out)
 
     parallel_for(plan.filters, plan.share(plan.filters, parts * plan.inputs), work)

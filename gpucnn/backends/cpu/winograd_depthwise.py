@@ -23,23 +23,21 @@ _BLOCK = 1 << 14
 """Tiles times channels of a block: what is made of them stays in the outer cache."""
 
 
-def forward(x: Array, w: Array, y: Array, m: int, g: Conv2dGeometry, finish: Epilogue) -> None:
+def forward(x: Array, w: Array, m: int, g: Conv2dGeometry, finish: Epilogue) -> None:
     """y (N, P, Q, C) from x (N, H, W, C) and w (R, S, C), all of any strides."""
-    _convolve(forward_plan(m, g), x, w, y, finish)
+    _convolve(forward_plan(m, g), x, w, finish)
 
 
-def backward_input(
-    dy: Array, w: Array, dx: Array, m: int, g: Conv2dGeometry, finish: Epilogue
-) -> None:
+def backward_input(dy: Array, w: Array, m: int, g: Conv2dGeometry, finish: Epilogue) -> None:
     """dx (N, H, W, C) from dy (N, P, Q, C) and w (R, S, C), all of any strides."""
-    _convolve(backward_plan(m, g), dy, w, dx, finish)
+    _convolve(backward_plan(m, g), dy, w, finish)
 
 
-def _convolve(plan: Plan, x: Array, w: Array, y: Array, finish: Epilogue) -> None:
+def _convolve(plan: Plan, x: Array, w: Array, finish: Epilogue) -> None:
     n, channels = plan.t.n, plan.channels
     spectrum = plan.t.filters @ np.ascontiguousarray(w).reshape(-1, channels)
     scale = spectrum.reshape(n, n, 1, 1, 1, channels)
-    blocks = plan.grid.blocks(_BLOCK // channels)
+    blocks = plan.grid.blocks(_BLOCK // channels, finish.of_images)
 
     def work(start: int, stop: int) -> None:
         for block in blocks[start:stop]:
@@ -48,8 +46,9 @@ def _convolve(plan: Plan, x: Array, w: Array, y: Array, finish: Epilogue) -> Non
             tiles.read(x[n0:n1])
             np.multiply(tiles.images, scale, out=tiles.images)
             part = plan.part(block, slice(None))
-            tiles.write(y[part])
-            finish(part)
+            out = finish.target(part)
+            tiles.write(out)
+            finish(part, out)
 
     parallel_for(len(blocks), 1, work)
 

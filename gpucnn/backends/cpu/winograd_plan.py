@@ -31,7 +31,7 @@ _LEAST = 128
 """Tiles of a block, as rows of a product with many channels."""
 _PAIRS = 1 << 15
 """Pairs of channel and filter that a thread takes at a time."""
-_FEW_PAIRS = 1 << 12
+_FEW_PAIRS = 1 << 13
 """Pairs up to which it takes all: less is done before another thread is awake."""
 _PIECES = 4
 """Pieces that there should be for threads, and how few filters then make one."""

@@ -7,7 +7,7 @@ makes memory and views once for each geometry, and keeps them. Others help with 
 from __future__ import annotations
 
 from gpucnn.backends.cpu.blocks import Array
-from gpucnn.backends.cpu.epilogue import Epilogue
+from gpucnn.backends.cpu.epilogue import WHOLE, Epilogue
 from gpucnn.backends.cpu.products import multiply
 from gpucnn.backends.cpu.threads import parallel_for
 from gpucnn.backends.cpu.winograd_plan import Plan, Tiles
@@ -20,12 +20,10 @@ _SHARED = 1 << 22
 one of them takes then."""
 _LINES = 2
 
-_WHOLE = (slice(None),) * 4
-
 _kept: Kept[Tiles] = Kept(BOUND)
 
 
-def convolve(plan: Plan, x: Array, spectrum: Array, y: Array, finish: Epilogue) -> None:
+def convolve(plan: Plan, x: Array, spectrum: Array, finish: Epilogue) -> None:
     """y (N, P, Q, K) from x (N, H, W, C) and the filters' frequencies (n, n, I, O)."""
     grid = plan.grid
     tiles = _kept.of(
@@ -33,8 +31,9 @@ def convolve(plan: Plan, x: Array, spectrum: Array, y: Array, finish: Epilogue) 
     )
     tiles.read(x)
     _multiply(plan, tiles.images, spectrum, tiles.product)
-    tiles.write(y)
-    finish(_WHOLE)
+    out = finish.target(WHOLE)
+    tiles.write(out)
+    finish(WHOLE, out)
 
 
 def _multiply(plan: Plan, images: Array, spectrum: Array, product: Array) -> None:

@@ -23,12 +23,12 @@ from gpucnn.backends.cpu.winograd_transforms import Block, Grid, filters_from_fr
 from gpucnn.backends.cpu.workspace import planes, views, workspace
 from gpucnn.ops.geometry import Conv2dGeometry
 
-_FEW_SUMS = 1 << 12
+_FEW_SUMS = 1 << 13
 """Pairs of channel and filter of which several threads have sums of their own."""
 _SHARES = 4
 """How many such sums there are, whatever the number of threads."""
-_TILES = 256
-"""Tiles that are transformed and multiplied at a time."""
+_TILES, _LEAST = 256, 64
+"""Tiles that are transformed and multiplied at a time, and the fewest."""
 _CHUNK = 1 << 16
 """Tiles times channels of which the frequencies are kept otherwise."""
 _SHORTEST = 128
@@ -40,8 +40,9 @@ _MANY = 4
 def backward_weight(x: Array, dy: Array, dw: Array, m: int, g: Conv2dGeometry) -> None:
     """dw (R, S, K, C) from x (N, H, W, C) and dy (N, P, Q, K), all of any strides."""
     plan = forward_plan(m, g)
-    few = plan.grid.blocks(_TILES)
-    if plan.filters * plan.inputs <= _FEW_SUMS and len(few) >= _SHARES:
+    each = min(_TILES, plan.grid.tiles // _SHARES)
+    few = plan.grid.blocks(each)
+    if plan.filters * plan.inputs <= _FEW_SUMS and each >= _LEAST and len(few) >= _SHARES:
         total = _by_tiles(plan, few, x, dy)
     else:
         chunks = plan.grid.blocks(max(_SHORTEST, _CHUNK // max(plan.inputs, plan.filters)))
