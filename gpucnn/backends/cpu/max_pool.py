@@ -31,7 +31,7 @@ def max_pool2d(
         values, found, at = source[a:b], best[a:b], position[a:b]
         _maximum(values, found, at, steps, geometry, nan=False)
         # Comparisons pass over NaN; the values do not. Only then is the slow way needed.
-        if np.isnan(found.min()):
+        if np.isnan(np.minimum.reduce(found, axis=None)):
             _maximum(values, found, at, steps, geometry, nan=True)
 
     parallel_for(source.shape[0], grain(source), work, blas=False)

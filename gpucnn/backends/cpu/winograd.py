@@ -72,29 +72,36 @@ def _convolve(plan: Plan, x: Array, w: Array, finish: Epilogue) -> None:
 
 def _by_images(plan: Plan, x: Array, w: Array, finish: Epilogue) -> None:
     """Each block of images from beginning to end, with all filters."""
-    n, parts = plan.t.n, plan.phases.written**2
-    spectrum = workspace(3, (n, n, plan.inputs, parts, plan.filters), x.dtype)
-
-    def transform(k0: int, k1: int) -> None:
-        part = spectrum[..., k0:k1]
-        part[...] = plan.spectrum(w[..., k0:k1]).reshape(part.shape)
-
-    parallel_for(plan.filters, plan.share(plan.filters, plan.channels), transform)
+    spectrum = _spectrum(plan, w)
     blocks = plan.grid.blocks(plan.tiles(max(plan.inputs, plan.outputs)), finish.of_images)
-    flat = spectrum.reshape(n, n, plan.inputs, -1)
 
     def work(start: int, stop: int) -> None:
         for block in blocks[start:stop]:
             n0, n1, t0, t1 = block
             tiles = views(Tiles, plan, n1 - n0, t0, t1, x.dtype)
             tiles.read(x[n0:n1])
-            plan.multiply(tiles.images, flat, tiles.product)
+            plan.multiply(tiles.images, spectrum, tiles.product)
             part = plan.part(block, slice(None))
             out = finish.target(part)
             tiles.write(out)
             finish(part, out)
 
     parallel_for(len(blocks), 1, work)
+
+
+def _spectrum(plan: Plan, w: Array) -> Array:
+    """The frequencies (n, n, I, O) of all filters, made by all threads if they are many."""
+    n, parts, share = plan.t.n, plan.phases.written**2, plan.share(plan.filters, plan.channels)
+    if share >= plan.filters:
+        return plan.spectrum(w, slot=3)
+    spectrum = workspace(3, (n, n, plan.inputs, parts, plan.filters), w.dtype)
+
+    def transform(k0: int, k1: int) -> None:
+        part = spectrum[..., k0:k1]
+        part[...] = plan.spectrum(w[..., k0:k1]).reshape(part.shape)
+
+    parallel_for(plan.filters, share, transform)
+    return spectrum.reshape(n, n, plan.inputs, -1)
 
 
 def _by_filters(plan: Plan, x: Array, w: Array, finish: Epilogue) -> None:

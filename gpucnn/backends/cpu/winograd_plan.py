@@ -117,14 +117,14 @@ class Plan:
                 part[..., :outer],
             )
 
-    def spectrum(self, w: Array) -> Array:
-        """The frequencies (n, n, I, O) of filters w (R, S, C, K), in the workspace."""
+    def spectrum(self, w: Array, slot: int = 1) -> Array:
+        """The frequencies (n, n, I, O) of filters w (R, S, C, K), in a slot of the workspace."""
         t, (_, _, channels, filters) = self.t, w.shape
         if self.phases != (1, 1):
             by_channel = self.phases.read == 2
             w = _phases_of(w, by_channel)
             w = w.reshape(2, 2, *((4 * channels, filters) if by_channel else (channels, -1)))
-        return filters_to_frequencies(t, w).reshape(t.n, t.n, *w.shape[2:])
+        return filters_to_frequencies(t, w, slot).reshape(t.n, t.n, *w.shape[2:])
 
     @property
     def transformed(self) -> int:

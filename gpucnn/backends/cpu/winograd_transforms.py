@@ -99,13 +99,13 @@ class Grid(NamedTuple):
         ]
 
 
-def filters_to_frequencies(t: Tiling, w: Array) -> Array:
-    """(n n, I, O) = G W G^T for the filters W of w (r, r, I, O), in the workspace."""
+def filters_to_frequencies(t: Tiling, w: Array, slot: int) -> Array:
+    """(n n, I, O) = G W G^T for the filters W of w (r, r, I, O), in a slot of the workspace."""
     taps = workspace(0, w.shape, w.dtype)
     few = w.shape[3] if w.strides[3] == w.itemsize else _TOGETHER
     for k in range(0, w.shape[3], few):
         taps[..., k : k + few] = w[..., k : k + few]
-    out = workspace(1, (len(t.filters), *w.shape[2:]), w.dtype)
+    out = workspace(slot, (len(t.filters), *w.shape[2:]), w.dtype)
     multiply(t.filters, taps.reshape(t.r * t.r, -1), out.reshape(len(t.filters), -1))
     return out
 

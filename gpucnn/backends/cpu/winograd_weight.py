@@ -57,7 +57,7 @@ def backward_weight(x: Array, dy: Array, dw: Array, m: int, g: Conv2dGeometry) -
             np.add(part, share[:, :, k0:k1], out=part)
         _to_filters(plan, part, dw[:, :, k0:k1])
 
-    parallel_for(plan.filters, plan.share(plan.filters, plan.inputs), finish)
+    parallel_for(plan.filters, plan.share(plan.filters, plan.inputs * len(total)), finish)
 
 
 def _by_tiles(plan: Plan, blocks: list[Block], x: Array, dy: Array) -> Array:
