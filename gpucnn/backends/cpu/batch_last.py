@@ -15,6 +15,8 @@ that of a float32 sum, as of `patch_products`.
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from gpucnn.backends.cpu.blocks import Array, strided_view
@@ -73,7 +75,7 @@ def forward(x: Array, w: Array, g: Conv2dGeometry, finish: Epilogue) -> None:
     weights[:, :, :-1] = w.reshape(g.k, g.r, -1)
     if finish.bias is not None:
         weights[:, 0, -1] = finish.bias
-        finish = finish._replace(bias=None)
+        finish = dataclasses.replace(finish, bias=None)
     matrix = weights.reshape(g.k, -1)
 
     def work(p0: int, p1: int) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import dataclasses
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gpucnn.backends.cpu import elementwise
 from gpucnn.backends.cpu.blocks import Array, rows_together
-from gpucnn.backends.cpu.max_pool import max_pool2d
-from gpucnn.backends.cpu.workspace import workspace
+from gpucnn.backends.cpu.max_pool import Comparison, max_pool2d
+from gpucnn.backends.cpu.workspace import views, workspace
 from gpucnn.ops.geometry import Pool2dGeometry
 
 Part = tuple[slice, ...]
@@ -18,7 +19,22 @@ WHOLE: Part = (slice(None),) * 4
 _NCHW = (0, 3, 1, 2)
 
 BEFORE_POOL = 8
-"""The slot of scratch memory for what is pooled; convolution has those before it."""
+"""The slot of scratch memory for what is pooled; convolution has those before it, pooling those
+behind it."""
+
+
+class _Pooled:
+    """Images of a part that are to be pooled, in this thread's workspace."""
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        places: np.dtype[Any],
+        geometry: Pool2dGeometry,
+    ) -> None:
+        self.images = workspace(BEFORE_POOL, shape, dtype)
+        self.find = Comparison(self.images, places, geometry, BEFORE_POOL + 1)
 
 
 class Pooling(NamedTuple):
@@ -30,19 +46,25 @@ class Pooling(NamedTuple):
 
     def target(self, part: Part) -> Array:
         """Memory of this thread for images to be pooled, all rows and columns of them."""
-        images, filters = (len(range(*part[axis].indices(self.y.shape[axis]))) for axis in (0, 3))
-        shape = (images, self.geometry.h, self.geometry.w, filters)
-        return workspace(BEFORE_POOL, shape, self.y.dtype)
+        count, _, _, filters = self.y[part].shape
+        return self._pooled((count, self.geometry.h, self.geometry.w, filters)).images
+
+    def _pooled(self, shape: tuple[int, ...]) -> _Pooled:
+        places = self.geometry.argmax_dtype if self.argmax is None else self.argmax.dtype
+        return views(_Pooled, shape, self.y.dtype, places, self.geometry)
 
     def __call__(self, part: Part, images: Array) -> Array:
         """Pool a part that `target` gave; its maxima."""
-        y, argmax = self.y[part], None if self.argmax is None else self.argmax[part]
-        positions = None if argmax is None else argmax.transpose(_NCHW)
-        max_pool2d(images.transpose(_NCHW), y.transpose(_NCHW), positions, geometry=self.geometry)
+        y = self.y[part]
+        if self.argmax is None:
+            max_pool2d(images.transpose(_NCHW), y.transpose(_NCHW), geometry=self.geometry)
+        else:
+            self._pooled(images.shape).find(y, self.argmax[part])
         return y
 
 
-class Epilogue(NamedTuple):
+@dataclasses.dataclass(eq=False, slots=True)
+class Epilogue:
     """y <- y + bias + addend; then its positive part (`relu`), or 0 where mask <= 0.
 
     All arrays are 4-D views in the axes' order of the algorithm that calls it, channels along
@@ -57,6 +79,9 @@ class Epilogue(NamedTuple):
     mask: Array | None = None
     relu: bool = False
     pool: Pooling | None = None
+    _repeated: dict[tuple[int, int, int], Array] = dataclasses.field(
+        init=False, default_factory=dict
+    )
 
     @property
     def of_images(self) -> bool:
@@ -70,7 +95,7 @@ class Epilogue(NamedTuple):
     def __call__(self, part: Part, out: Array) -> None:
         """What follows a part that was written to its target, `out`."""
         if self.bias is not None:
-            self._add_bias(out, self.bias[part[self.axis]])
+            self._add_bias(out, self.bias, part[self.axis])
         if self.pool is not None:
             out = self.pool(part, out)
         if self.addend is not None:
@@ -80,15 +105,21 @@ class Epilogue(NamedTuple):
         if self.mask is not None:
             elementwise.binary(out, self.mask[part], out, op="relu_backward")
 
-    def _add_bias(self, out: Array, bias: Array) -> None:
-        if self.axis == 3 and out.flags.c_contiguous:
-            # Many pixels at a time: NumPy's loop over few channels is too short.
-            channels = len(bias)
-            together = rows_together(out.size // channels, channels)
-            rows = out.reshape(-1, together * channels)
-            np.add(rows, bias.reshape(1, -1).repeat(together, axis=0).reshape(-1), out=rows)
-        else:
-            np.add(out, bias.reshape((-1,) + (1,) * (3 - self.axis)), out=out)
+    def _add_bias(self, out: Array, bias: Array, filters: slice) -> None:
+        if self.axis != 3 or not out.flags.c_contiguous:
+            some = bias[filters]
+            np.add(out, some.reshape((-1,) + (1,) * (3 - self.axis)), out=out)
+            return
+        # Many pixels at a time: NumPy's loop over few channels is too short.
+        channels = out.shape[3]
+        together = rows_together(out.size // channels, channels)
+        key = filters.start or 0, channels, together
+        repeated = self._repeated.get(key)
+        if repeated is None:
+            some = bias[filters].reshape(1, -1)
+            self._repeated[key] = repeated = some.repeat(together, axis=0).reshape(-1)
+        rows = out.reshape(-1, together * channels)
+        np.add(rows, repeated, out=rows)
 
     def for_channels(self, channels: slice) -> Epilogue:
         """The same for some channels alone, as channels from 0 on."""
@@ -98,6 +129,6 @@ class Epilogue(NamedTuple):
             return None if array is None else array[part]
 
         bias = None if self.bias is None else self.bias[channels]
-        return self._replace(
-            y=self.y[part], bias=bias, addend=cut(self.addend), mask=cut(self.mask)
+        return dataclasses.replace(
+            self, y=self.y[part], bias=bias, addend=cut(self.addend), mask=cut(self.mask)
         )

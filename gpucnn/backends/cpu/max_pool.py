@@ -9,6 +9,7 @@ import numpy as np
 from gpucnn.backends.cpu.blocks import Array, scratch
 from gpucnn.backends.cpu.threads import parallel_for
 from gpucnn.backends.cpu.windows import Line, Tap, as_planes, grain, lines, taps
+from gpucnn.backends.cpu.workspace import workspace
 from gpucnn.ops.geometry import Pool2dGeometry
 
 _SIGNED: dict[int, np.dtype[Any]] = {4: np.dtype(np.int32), 8: np.dtype(np.int64)}
@@ -24,17 +25,58 @@ def max_pool2d(
         found, source = as_planes(y, x)
         _maxima(found, source, geometry)
         return
-    steps = taps(geometry)
     source, best, position = as_planes(x, y, argmax)
 
     def work(a: int, b: int) -> None:
-        values, found, at = source[a:b], best[a:b], position[a:b]
-        _maximum(values, found, at, steps, geometry, nan=False)
-        # Comparisons pass over NaN; the values do not. Only then is the slow way needed.
-        if np.isnan(np.minimum.reduce(found, axis=None)):
-            _maximum(values, found, at, steps, geometry, nan=True)
+        Comparison(source[a:b], argmax.dtype, geometry)(best[a:b], position[a:b])
 
     parallel_for(source.shape[0], grain(source), work, blas=False)
+
+
+class Comparison:
+    """The elements of x (A, H, W, B) that windows have at each of their positions, and memory to
+    compare them in: a thread's scratch memory, or its workspace from `slot` on."""
+
+    def __init__(
+        self, x: Array, places: np.dtype[Any], g: Pool2dGeometry, slot: int | None = None
+    ) -> None:
+        self.x, self.g, self.steps = x, g, taps(g)
+        whole = slice(0, g.p), slice(0, g.q)
+        everywhere = all(step[1:3] == whole for step in self.steps)
+        self.inside = everywhere and len(self.steps) == g.r * g.s
+        if not self.inside:
+            return
+        self.first, *self.others = (x[:, step.rows, step.columns] for step in self.steps)
+        memory, slot = (scratch, 0) if slot is None else (workspace, slot)
+        larger = memory(slot, (len(self.others), *self.first.shape), np.dtype(np.bool_))
+        self.larger, bits = list(larger), larger.view(np.uint8)
+        self.bits = bits
+        self.places = bits if places == np.uint8 else memory(slot + 1, larger.shape, places)
+        self.numbers = np.arange(1, len(self.steps), dtype=places).reshape(-1, 1, 1, 1, 1)
+
+    def __call__(self, y: Array, at: Array) -> None:
+        """y (A, P, Q, B) = the maxima, at = their positions, the first of equal ones."""
+        if self.inside:
+            self._compare(y, at)
+        else:
+            _maximum(self.x, y, at, self.steps, self.g, nan=False)
+        # Comparisons pass over NaN; the values do not. Only then is the slow way needed.
+        if np.isnan(np.minimum.reduce(y, axis=None)):
+            _maximum(self.x, y, at, self.steps, self.g, nan=True)
+
+    def _compare(self, y: Array, at: Array) -> None:
+        if not self.others:
+            np.copyto(y, self.first)
+            at.fill(0)
+            return
+        held = self.first
+        for candidate, larger in zip(self.others, self.larger, strict=True):
+            np.greater(candidate, held, out=larger)
+            np.maximum(held, candidate, out=y)
+            held = y
+        # The last position that was larger than all before it.
+        np.multiply(self.bits, self.numbers, out=self.places)
+        np.maximum.reduce(self.places, axis=0, out=at)
 
 
 def _maxima(y: Array, x: Array, g: Pool2dGeometry) -> None:
@@ -68,7 +110,7 @@ def _largest(x: Array, y: Array, positions: tuple[Line, ...]) -> None:
 def _maximum(
     x: Array, y: Array, at: Array, steps: tuple[Tap, ...], g: Pool2dGeometry, nan: bool
 ) -> None:
-    for number, rows, columns, in_rows, in_columns in _begin(x, y, at, steps, g, nan):
+    for number, rows, columns, in_rows, in_columns in _begin(x, y, at, steps, g):
         candidate, held = x[:, in_rows, in_columns], y[:, rows, columns]
         larger = scratch(0, candidate.shape, np.bool_)
         np.greater(candidate, held, out=larger)
@@ -83,28 +125,17 @@ def _maximum(
 
 
 def _begin(
-    x: Array, y: Array, at: Array, steps: tuple[Tap, ...], g: Pool2dGeometry, nan: bool
+    x: Array, y: Array, at: Array, steps: tuple[Tap, ...], g: Pool2dGeometry
 ) -> tuple[Tap, ...]:
-    """Write what maxima and positions start from: the first two positions, or the first one, if
-    all windows have them. The steps left."""
-    whole = slice(0, g.p), slice(0, g.q)
-    common = 0
-    while common < min(2, len(steps)) and steps[common][1:3] == whole:
-        common += 1
-    if common == 0:
-        y.fill(-np.inf)
-        at[...] = _first_inside(g).astype(at.dtype)[:, :, None]
-        return steps
-    numbers = tuple(step.number for step in steps[:common])
-    first = x[:, steps[0].rows, steps[0].columns]
-    if numbers == (0, 1) and at.itemsize == 1 and not nan:
-        second = x[:, steps[1].rows, steps[1].columns]
-        np.greater(second, first, out=at.view(np.bool_))
-        np.maximum(first, second, out=y)
-        return steps[2:]
-    np.copyto(y, first)
-    at.fill(numbers[0])
-    return steps[1:]
+    """Write what maxima and positions start from: a position that all windows have. The steps
+    left."""
+    if steps and steps[0][1:3] == (slice(0, g.p), slice(0, g.q)):
+        np.copyto(y, x[:, steps[0].rows, steps[0].columns])
+        at.fill(steps[0].number)
+        return steps[1:]
+    y.fill(-np.inf)
+    at[...] = _first_inside(g).astype(at.dtype)[:, :, None]
+    return steps
 
 
 def _first_inside(g: Pool2dGeometry) -> Array:

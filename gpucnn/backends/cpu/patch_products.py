@@ -10,6 +10,8 @@ The error is that of a float32 sum of R S C (or N P Q) terms: about 1e-6 of the 
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from gpucnn.backends.cpu import few_pixels, reduce
@@ -45,7 +47,7 @@ def forward(x: Array, w: Array, g: Conv2dGeometry, finish: Epilogue) -> None:
     if transposed:
         bias = np.zeros(g.k, w.dtype) if finish.bias is None else finish.bias
         matrix = np.concatenate([matrix, bias[None]])
-        finish = finish._replace(bias=None)
+        finish = dataclasses.replace(finish, bias=None)
 
     def work(start: int, stop: int) -> None:
         for block in pieces[start:stop]:
