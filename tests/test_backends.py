@@ -21,6 +21,7 @@ from gpucnn.core.primitive import Primitive
 DESCRIBING = ("shape", "dtype", "order")
 CPU = CpuBackend().primitives
 GPU = GpuBackend(RecordingRuntime()).primitives
+OF_THE_CPU = ["conv2d_max_pool_backward_weight"]  # what capture puts there alone
 
 
 def parameters(function: object) -> list[tuple[str, object]]:
@@ -40,11 +41,11 @@ def declared() -> dict[str, Primitive]:
 
 
 def test_the_same_names() -> None:
-    assert sorted(CPU) == sorted(GPU)
+    assert sorted(CPU) == sorted([*GPU, *OF_THE_CPU])
     assert sorted(CPU) == sorted([*declared(), "full"])
 
 
-@pytest.mark.parametrize("name", sorted(CPU))
+@pytest.mark.parametrize("name", sorted(GPU))
 def test_the_same_parameters(name: str) -> None:
     assert parameters(CPU[name]) == parameters(GPU[name])
 

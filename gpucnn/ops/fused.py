@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gpucnn import backends
-from gpucnn.core.dispatch import Spec
+from gpucnn.core.dispatch import CHANNELS_LAST, Spec
 from gpucnn.core.primitive import mutating, primitive
 from gpucnn.core.tensor import Tensor
 from gpucnn.ops.geometry import Conv2dGeometry, Pool2dGeometry
@@ -46,3 +46,21 @@ def conv2d_max_pool(
     order = backends.get(x.device).preferred_order(geometry)
     y = Spec(pool.y_shape, x.dtype, order)
     return [y, y._replace(dtype=pool.argmax_dtype)] if with_argmax else [y]
+
+
+@primitive
+def conv2d_max_pool_backward_weight(
+    x: Tensor,
+    dy: Tensor,
+    argmax: Tensor,
+    y: Tensor | None,
+    *,
+    geometry: Conv2dGeometry,
+    pool: Pool2dGeometry,
+    precision: str,
+    with_bias: bool,
+) -> list[Spec]:
+    """The gradients of filters and bias, as of `conv2d_backward_weight`, for that of a max pool's
+    images, as of `max_pool2d_backward`. Of the cpu alone."""
+    dw = Spec(geometry.w_shape, dy.dtype, CHANNELS_LAST)
+    return [dw, Spec((geometry.k,), dy.dtype)] if with_bias else [dw]

@@ -146,6 +146,22 @@ def pool_behind_convolution(graph: Graph, node: Node) -> bool:
     return graph.merge(maker, node, fused, at=node)
 
 
+def pool_before_weight(graph: Graph, node: Node) -> bool:
+    """The gradient of a max pool that only a convolution's filters need -> in one."""
+    if node.name != "conv2d_backward_weight":
+        return False
+    back = graph.feeding(node.inputs[1], "max_pool2d_backward")
+    if back is None:
+        return False
+    fused = Node(
+        "conv2d_max_pool_backward_weight",
+        [node.inputs[0], *back.inputs],
+        node.outputs,
+        {**node.attributes, "pool": back.attributes["geometry"]},
+    )
+    return graph.merge(back, node, fused, at=node)
+
+
 def loss_with_gradient(graph: Graph, node: Node) -> bool:
     """Cross entropy, and its gradient for an upstream gradient of 1 -> in one."""
     if node.name != "cross_entropy_backward":
@@ -241,3 +257,6 @@ PATTERNS: tuple[Pattern, ...] = (
     straight_to_its_place,
 )
 """In this order: sums before the ReLU behind them, masks before what needs them gone."""
+
+OF_THE_CPU: tuple[Pattern, ...] = (pool_before_weight,)
+"""Where memory is slow beside the cache; the others come before them."""

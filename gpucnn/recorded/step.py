@@ -17,7 +17,7 @@ from gpucnn.core.tensor import Tensor
 from gpucnn.recorded import memory
 from gpucnn.recorded.fusion import Graph, Pattern, rewrite
 from gpucnn.recorded.node import Buffer, Node, Ref
-from gpucnn.recorded.patterns import INEXACT, PATTERNS
+from gpucnn.recorded.patterns import INEXACT, OF_THE_CPU, PATTERNS
 from gpucnn.recorded.trace import Trace
 
 _BYTE = np.dtype(np.uint8)
@@ -128,13 +128,15 @@ class _Recording:
 
     def __init__(self, trace: Trace, statics: list[Tensor], result: Any, fuse: bool | str) -> None:
         self.trace = trace
+        if trace.device is None:
+            raise RuntimeError("capture: the step computes nothing")
         self.nodes = rewrite(trace.nodes, _patterns(fuse))
+        if fuse and trace.device.type == "cpu":
+            self.nodes = rewrite(self.nodes, OF_THE_CPU)
         self.launches: int | None = None
         self._statics = statics
         self._result = result
         self._replay: backends.Replay | None = None
-        if trace.device is None:
-            raise RuntimeError("capture: the step computes nothing")
         self._device: Device = trace.device
         self._backend = backends.get(trace.device)
         self._calls = self._planned()

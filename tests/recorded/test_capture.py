@@ -41,7 +41,7 @@ def test_one_primitive_a_group_of_layers() -> None:
         "cross_entropy_with_gradient",
         "linear_backward_weight", "matmul", "linear_backward_weight", "matmul", "dropout",
         "max_pool2d_backward", "conv2d_backward_weight", "conv2d_backward_input",
-        "max_pool2d_backward", "conv2d_backward_weight", "sgd_update",
+        "conv2d_max_pool_backward_weight", "sgd_update",
     ]  # fmt: skip
 
 

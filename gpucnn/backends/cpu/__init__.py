@@ -51,6 +51,7 @@ _PRIMITIVES: dict[str, Callable[..., None]] = {
         conv.conv2d_backward_weight,
         fused.conv2d_statistics,
         fused.conv2d_max_pool,
+        fused.conv2d_max_pool_backward_weight,
         max_pool.max_pool2d,
         max_pool.max_pool2d_backward,
         max_pool.max_pool2d_indices,

@@ -26,7 +26,7 @@ from gpucnn.backends.cpu.algorithm_times import (
 from gpucnn.backends.cpu.algorithms import CHWN, NHWC
 from gpucnn.backends.cpu.blocks import Array
 from gpucnn.backends.cpu.epilogue import WHOLE, Epilogue
-from gpucnn.backends.cpu.patches import turned
+from gpucnn.backends.cpu.patches import blocks, by_tap, turned
 from gpucnn.ops.geometry import Conv2dGeometry
 
 _TILE = {"winograd4": 4, "winograd2": 2}
@@ -52,7 +52,7 @@ def conv2d(
     if geometry.groups == 1 and algorithms.order(geometry) == CHWN and _is_dense(y, CHWN):
         images, out, more = (_in_order(v, CHWN) for v in (x, y, addend))
         finish = Epilogue(out, 0, b, more, None, relu)
-        batch_last.forward(images, _krsc(w), geometry, finish)
+        batch_last.forward(images, krsc(w), geometry, finish)
         return
     images, out, more = (_in_order(v, NHWC) for v in (x, y, addend))
     finish = Epilogue(out, 3, b, more, None, relu)
@@ -98,7 +98,7 @@ def conv2d_backward_input(
     if geometry.groups == 1 and algorithms.order(geometry) == CHWN:
         gradients, out, more, positive = (_in_order(v, CHWN) for v in (dy, dx, addend, mask))
         finish = Epilogue(out, 0, None, more, positive)
-        batch_last.backward_input(gradients, _krsc(w), geometry, finish)
+        batch_last.backward_input(gradients, krsc(w), geometry, finish)
         return
     gradients, out, more, positive = (_in_order(v, NHWC) for v in (dy, dx, addend, mask))
     finish = Epilogue(out, 3, None, more, positive)
@@ -118,7 +118,7 @@ def _backward_input(
         winograd_depthwise.backward_input(dy, _rsc(w), depthwise_tile(g), g, finish)
         return
     if name == "scatter":
-        patch_products.scatter(dy, _krsc(w), g, finish)
+        patch_products.scatter(dy, krsc(w), g, finish)
         return
     filters = w.transpose(2, 3, 0, 1)
     if name in _TILE:
@@ -146,7 +146,7 @@ def conv2d_backward_weight(
             reduce.reduce(dy, db, op="sum", axes=(0, 2, 3), keepdims=False)
         return
     if g.groups == 1 and algorithms.order(g) == CHWN and _is_dense(dy, CHWN):
-        batch_last.backward_weight(_in_order(x, CHWN), _in_order(dy, CHWN), _krsc(dw), db, g)
+        batch_last.backward_weight(_in_order(x, CHWN), _in_order(dy, CHWN), krsc(dw), db, g)
         return
     images, gradients = _in_order(x, NHWC), _in_order(dy, NHWC)
     for channels, filters, part in _groups(g):
@@ -165,10 +165,18 @@ def _backward_weight(
     elif name in _TILE:
         winograd_weight.backward_weight(x, dy, dw.transpose(2, 3, 0, 1), _TILE[name], g)
     else:
-        patch_products.backward_weight(x, dy, _krsc(dw), db, g)
+        patch_products.backward_weight(x, dy, krsc(dw), db, g)
         return
     if db is not None:
         reduce.reduce(dy, db, op="sum", axes=(0, 1, 2), keepdims=False)
+
+
+def takes_few_channels(g: Conv2dGeometry, x: Array, precision: str) -> bool:
+    """Whether `conv2d_backward_weight` reads dy once, some images at a time, and sums it as well:
+    patches that are made by taps, in blocks of whole images."""
+    name = _choose(g, BACKWARD_WEIGHT, x, precision)
+    by_products = name not in _TILE and name != "depthwise"
+    return by_products and by_tap(g, g.c) and blocks(g, g.c)[0].p1 == g.p
 
 
 def _choose(g: Conv2dGeometry, direction: str, like: Array, precision: str) -> str:
@@ -196,7 +204,7 @@ def _is_dense(array: Array, order: tuple[int, ...]) -> bool:
     return array.transpose(order).flags.c_contiguous
 
 
-def _krsc(w: Array) -> Array:
+def krsc(w: Array) -> Array:
     """Filters (K, C, R, S) as (K, R, S, C), their order in memory."""
     return w.transpose(0, 2, 3, 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -178,7 +179,8 @@ def max_pool2d_backward(
             return
         total[a:b] = 0
         for number, rows, columns, in_rows, in_columns in reversed(steps):
-            selector = _selector(at[:, rows, columns], number)
+            some = at[:, rows, columns]
+            selector = _selector(some, number, some.shape)
             target = total[a:b, in_rows, in_columns]
             if apart:
                 np.bitwise_and(bits[:, rows, columns], selector, out=target.view(signed))
@@ -203,12 +205,12 @@ def _without(maxima: Array, at: Array, g: Pool2dGeometry) -> Array:
     return kept
 
 
-def _selector(at: Array, number: Any) -> Array:
-    """-1, all bits set, where `at` is `number`, else 0; both broadcast.
+def _selector(at: Array, number: Any, shape: tuple[int, ...]) -> Array:
+    """-1, all bits set, where `at` is `number`, else 0; broadcast to `shape`.
 
     A mask of bits, not a factor: 0 times infinity would be NaN.
     """
-    mask = scratch(0, np.broadcast_shapes(at.shape, np.shape(number)), np.bool_)
+    mask = scratch(0, shape, np.bool_)
     np.equal(at, number, out=mask)
     selector: Array = mask.view(np.int8)
     np.negative(selector, out=selector)
@@ -218,9 +220,15 @@ def _selector(at: Array, number: Any) -> Array:
 def _spread(bits: Array, at: Array, total: Array, g: Pool2dGeometry) -> None:
     """total (n, P R, Q S, B) = bits (n, P, Q, B) at the one position of each window, else 0."""
     n, p, q, b = bits.shape
-    positions = np.arange(g.r * g.s, dtype=at.dtype).reshape(g.r, g.s, 1, 1, 1, 1)
     windows = total.reshape(n, p, g.r, q, g.s, b).transpose(2, 4, 0, 1, 3, 5)
-    np.bitwise_and(bits, _selector(at, positions), out=windows)
+    selector = _selector(at, _positions(g.r, g.s, at.dtype), (g.r, g.s, *bits.shape))
+    np.bitwise_and(bits, selector, out=windows)
+
+
+@lru_cache(maxsize=64)
+def _positions(r: int, s: int, dtype: np.dtype[Any]) -> Array:
+    """The positions of a window, (R, S, 1, 1, 1, 1)."""
+    return np.arange(r * s, dtype=dtype).reshape(r, s, 1, 1, 1, 1)
 
 
 def max_pool2d_indices(argmax: Array, indices: Array, *, geometry: Pool2dGeometry) -> None:

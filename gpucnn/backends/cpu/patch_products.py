@@ -19,6 +19,7 @@ from gpucnn.backends.cpu.algorithm_times import FEW_PIXELS, is_of_lines
 from gpucnn.backends.cpu.blocks import Array
 from gpucnn.backends.cpu.epilogue import WHOLE, Epilogue
 from gpucnn.backends.cpu.patches import blocks, by_tap, halves, patches, patches_by_tap, taps
+from gpucnn.backends.cpu.pooled_gradient import PooledGradient
 from gpucnn.backends.cpu.products import multiply, multiply_long
 from gpucnn.backends.cpu.threads import parallel_for
 from gpucnn.backends.cpu.workspace import workspace
@@ -99,7 +100,7 @@ def scatter(dy: Array, w: Array, g: Conv2dGeometry, finish: Epilogue) -> None:
 
     def work(start: int, stop: int) -> None:
         for n0, n1, _, _ in pieces[start:stop]:
-            rows = _rows(dy, n0, n1, g)
+            rows = _rows(dy[n0:n1], g)
             product = workspace(1, (rows.shape[0], matrix.shape[1]), dy.dtype)
             multiply(rows, matrix, product)
             shares = product.reshape(n1 - n0, g.p, g.q, g.r, g.s, g.c)
@@ -116,7 +117,9 @@ def scatter(dy: Array, w: Array, g: Conv2dGeometry, finish: Epilogue) -> None:
     parallel_for(len(pieces), 1, work)
 
 
-def backward_weight(x: Array, dy: Array, dw: Array, db: Array | None, g: Conv2dGeometry) -> None:
+def backward_weight(
+    x: Array, dy: Array | PooledGradient, dw: Array, db: Array | None, g: Conv2dGeometry
+) -> None:
     """dw (K, R, S, C) and db (K) from x (N, H, W, C) and dy (N, P, Q, K), all of any strides."""
     pieces = blocks(g, g.c)
     transposed = by_tap(g, g.c)
@@ -132,7 +135,7 @@ def backward_weight(x: Array, dy: Array, dw: Array, db: Array | None, g: Conv2dG
             mine = pieces[len(pieces) * index // count : len(pieces) * (index + 1) // count]
             for number, block in enumerate(mine):
                 n0, n1, p0, p1 = block
-                rows = _rows(dy[:, p0:p1], n0, n1, g)
+                rows = _rows(dy[n0:n1][:, p0:p1], g)
                 if transposed:
                     left, right = patches_by_tap(x, g, block), rows
                 else:
@@ -155,6 +158,9 @@ def backward_weight(x: Array, dy: Array, dw: Array, db: Array | None, g: Conv2dG
         return
     dw[...] = total.reshape(g.k, g.r, g.s, g.c)
     if db is not None:
+        assert isinstance(
+            dy, np.ndarray
+        )  # a gradient that is made in parts is that of few channels
         reduce.reduce(dy, db, op="sum", axes=(0, 1, 2), keepdims=False)
 
 
@@ -168,12 +174,11 @@ def _matrix(w: Array) -> Array:
     return np.ascontiguousarray(w.transpose(3, 0, 1, 2)).reshape(w.shape[3], -1).T
 
 
-def _rows(dy: Array, n0: int, n1: int, g: Conv2dGeometry) -> Array:
-    """dy (n, p, q, K) of some images as a contiguous matrix of K columns."""
-    part = dy[n0:n1]
+def _rows(part: Array, g: Conv2dGeometry) -> Array:
+    """dy (n, p, q, K) of some images and rows as a contiguous matrix of K columns."""
     shape = (part.shape[0] * part.shape[1] * part.shape[2], g.k)
     if part.flags.c_contiguous:
         return part.reshape(shape)
-    copied = workspace(2, shape, dy.dtype)
+    copied = workspace(2, shape, part.dtype)
     copied.reshape(part.shape)[...] = part
     return copied
