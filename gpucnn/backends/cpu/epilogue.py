@@ -30,11 +30,12 @@ class _Pooled:
         self,
         shape: tuple[int, ...],
         dtype: np.dtype[Any],
-        places: np.dtype[Any],
+        places: np.dtype[Any] | None,
         geometry: Pool2dGeometry,
     ) -> None:
         self.images = workspace(BEFORE_POOL, shape, dtype)
-        self.find = Comparison(self.images, places, geometry, BEFORE_POOL + 1)
+        if places is not None:
+            self.find = Comparison(self.images, places, geometry, BEFORE_POOL + 1)
 
 
 class Pooling(NamedTuple):
@@ -50,7 +51,7 @@ class Pooling(NamedTuple):
         return self._pooled((count, self.geometry.h, self.geometry.w, filters)).images
 
     def _pooled(self, shape: tuple[int, ...]) -> _Pooled:
-        places = self.geometry.argmax_dtype if self.argmax is None else self.argmax.dtype
+        places = None if self.argmax is None else self.argmax.dtype
         return views(_Pooled, shape, self.y.dtype, places, self.geometry)
 
     def __call__(self, part: Part, images: Array) -> Array:

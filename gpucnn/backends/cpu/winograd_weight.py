@@ -25,8 +25,8 @@ from gpucnn.ops.geometry import Conv2dGeometry
 
 _FEW_SUMS = 1 << 13
 """Pairs of channel and filter of which several threads have sums of their own."""
-_SHARES = 4
-"""How many such sums there are, whatever the number of threads."""
+_FEWEST_SHARES, _SHARES = 4, 8
+"""How many such sums there are, by the tiles, whatever the number of threads."""
 _TILES, _LEAST = 256, 64
 """Tiles that are transformed and multiplied at a time, and the fewest."""
 _CHUNK = 1 << 16
@@ -40,10 +40,11 @@ _MANY = 4
 def backward_weight(x: Array, dy: Array, dw: Array, m: int, g: Conv2dGeometry) -> None:
     """dw (R, S, K, C) from x (N, H, W, C) and dy (N, P, Q, K), all of any strides."""
     plan = forward_plan(m, g)
-    each = min(_TILES, plan.grid.tiles // _SHARES)
+    shares = max(_FEWEST_SHARES, min(_SHARES, plan.grid.tiles // (2 * _TILES)))
+    each = min(_TILES, plan.grid.tiles // shares)
     few = plan.grid.blocks(each)
-    if plan.filters * plan.inputs <= _FEW_SUMS and each >= _LEAST and len(few) >= _SHARES:
-        total = _by_tiles(plan, few, x, dy)
+    if plan.filters * plan.inputs <= _FEW_SUMS and each >= _LEAST and len(few) >= shares:
+        total = _by_tiles(plan, few, shares, x, dy)
     else:
         chunks = plan.grid.blocks(max(_SHORTEST, _CHUNK // max(plan.inputs, plan.filters)))
         if len(chunks) == 1 and plan.grid.tiles * _MANY <= plan.filters:
@@ -60,21 +61,21 @@ def backward_weight(x: Array, dy: Array, dw: Array, m: int, g: Conv2dGeometry) -
     parallel_for(plan.filters, plan.share(plan.filters, plan.inputs * len(total)), finish)
 
 
-def _by_tiles(plan: Plan, blocks: list[Block], x: Array, dy: Array) -> Array:
-    """Shares (_SHARES, n, n, K, I) of the sums, each of about as many blocks of tiles."""
+def _by_tiles(plan: Plan, blocks: list[Block], shares: int, x: Array, dy: Array) -> Array:
+    """Shares (shares, n, n, K, I) of the sums, each of about as many blocks of tiles."""
     n = plan.t.n
-    total = workspace(5, (_SHARES, n, n, plan.filters, plan.inputs), x.dtype)
+    total = workspace(5, (shares, n, n, plan.filters, plan.inputs), x.dtype)
 
     def work(start: int, stop: int) -> None:
         for share in range(start, stop):
-            first, last = (len(blocks) * s // _SHARES for s in (share, share + 1))
+            first, last = (len(blocks) * s // shares for s in (share, share + 1))
             for number, (n0, n1, t0, t1) in enumerate(blocks[first:last]):
                 operands = views(_Operands, plan, dy.shape[1:3], n1 - n0, t0, t1, x.dtype)
                 operands.read_x(x[n0:n1])
                 operands.read_dy(dy[n0:n1])
                 _multiply(plan, operands.of_dy, operands.of_x, total[share], number > 0)
 
-    parallel_for(_SHARES, 1, work)
+    parallel_for(shares, 1, work)
     return total
 
 
