@@ -7,6 +7,7 @@ of a batch norm keep the bits of the calls that they replace.
 
 from __future__ import annotations
 
+from gpucnn.backends.cpu.conv import reads_images
 from gpucnn.recorded.fusion import Graph, Pattern, changed, with_inputs
 from gpucnn.recorded.node import Node, Ref
 
@@ -147,8 +148,12 @@ def pool_behind_convolution(graph: Graph, node: Node) -> bool:
 
 
 def pool_before_weight(graph: Graph, node: Node) -> bool:
-    """The gradient of a max pool that only a convolution's filters need -> in one."""
+    """The gradient of a max pool that only a convolution's filters need -> in one, where they take
+    it image by image."""
     if node.name != "conv2d_backward_weight":
+        return False
+    geometry, precision = node.attributes["geometry"], node.attributes["precision"]
+    if not reads_images(geometry, node.inputs[0].dtype, precision):
         return False
     back = graph.feeding(node.inputs[1], "max_pool2d_backward")
     if back is None:

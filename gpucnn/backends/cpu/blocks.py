@@ -55,7 +55,7 @@ _scratch = _Scratch()
 def scratch(slot: int, shape: tuple[int, ...] | int, dtype: DTypeLike) -> Array:
     """An uninitialised C-contiguous buffer of this thread, good until `slot` is asked for again.
 
-    One family of primitives never runs inside another's piece, so slots are numbered per call.
+    Slots are numbered per call: of the primitives that use them none runs inside another's piece.
     """
     size = shape if isinstance(shape, int) else math.prod(shape)
     key = (slot, dtype)

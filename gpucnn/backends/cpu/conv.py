@@ -68,7 +68,7 @@ def forward(x: Array, w: Array, g: Conv2dGeometry, precision: str, finish: Epilo
         out.fill(0)
         finish(WHOLE, out)
         return
-    name = _choose(g, FORWARD, x, precision)
+    name = _choose(g, FORWARD, x.dtype, precision)
     if name == "depthwise":
         depthwise.forward(x, _rsc(w), g, finish)
     elif name == "depthwise_winograd":
@@ -110,7 +110,7 @@ def conv2d_backward_input(
 def _backward_input(
     dy: Array, w: Array, g: Conv2dGeometry, precision: str, finish: Epilogue
 ) -> None:
-    name = _choose(g, BACKWARD_INPUT, dy, precision)
+    name = _choose(g, BACKWARD_INPUT, dy.dtype, precision)
     if name == "depthwise":
         depthwise.backward_input(dy, _rsc(w), g, finish)
         return
@@ -159,7 +159,7 @@ def conv2d_backward_weight(
 def _backward_weight(
     x: Array, dy: Array, dw: Array, db: Array | None, g: Conv2dGeometry, precision: str
 ) -> None:
-    name = _choose(g, BACKWARD_WEIGHT, x, precision)
+    name = _choose(g, BACKWARD_WEIGHT, x.dtype, precision)
     if name == "depthwise":
         depthwise.backward_weight(x, dy, _rsc(dw), g)
     elif name in _TILE:
@@ -171,16 +171,28 @@ def _backward_weight(
         reduce.reduce(dy, db, op="sum", axes=(0, 1, 2), keepdims=False)
 
 
-def takes_few_channels(g: Conv2dGeometry, x: Array, precision: str) -> bool:
-    """Whether `conv2d_backward_weight` reads dy once, some images at a time, and sums it as well:
-    patches that are made by taps, in blocks of whole images."""
-    name = _choose(g, BACKWARD_WEIGHT, x, precision)
+def writes_images(g: Conv2dGeometry, dtype: np.dtype[Any], precision: str) -> bool:
+    """Whether `forward` writes images of channels last, all rows and columns of one at once."""
+    if g.groups != 1 or algorithms.order(g) != NHWC or 0 in (g.n, g.c, g.k, g.p, g.q):
+        return False
+    name = _choose(g, FORWARD, dtype, precision)
+    if name in _TILE:
+        return winograd.writes_images(_TILE[name], g)
+    return name != "depthwise" and patch_products.writes_images(g)
+
+
+def reads_images(g: Conv2dGeometry, dtype: np.dtype[Any], precision: str) -> bool:
+    """Whether `conv2d_backward_weight` reads dy of channels last once, all rows and columns of an
+    image at once, and sums it as well: patches that are made by taps."""
+    if g.groups != 1 or algorithms.order(g) != NHWC or 0 in (g.n, g.c, g.k, g.p, g.q):
+        return False
+    name = _choose(g, BACKWARD_WEIGHT, dtype, precision)
     by_products = name not in _TILE and name != "depthwise"
     return by_products and by_tap(g, g.c) and blocks(g, g.c)[0].p1 == g.p
 
 
-def _choose(g: Conv2dGeometry, direction: str, like: Array, precision: str) -> str:
-    exact = like.dtype != np.float32
+def _choose(g: Conv2dGeometry, direction: str, dtype: np.dtype[Any], precision: str) -> str:
+    exact = dtype != np.float32
     return algorithms.explain(g, direction, "fp32" if exact else precision, NHWC)[0].name
 
 

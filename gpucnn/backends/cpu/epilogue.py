@@ -16,7 +16,8 @@ from gpucnn.ops.geometry import Pool2dGeometry
 Part = tuple[slice, ...]
 WHOLE: Part = (slice(None),) * 4
 
-_NCHW = (0, 3, 1, 2)
+NCHW = (0, 3, 1, 2)
+"""The axes of an image as users see them, of those that are channels last."""
 
 BEFORE_POOL = 8
 """The slot of scratch memory for what is pooled; convolution has those before it, pooling those
@@ -24,18 +25,17 @@ behind it."""
 
 
 class _Pooled:
-    """Images of a part that are to be pooled, in this thread's workspace."""
+    """What compares the images of a part, in this thread's workspace."""
 
     def __init__(
         self,
         shape: tuple[int, ...],
         dtype: np.dtype[Any],
-        places: np.dtype[Any] | None,
+        places: np.dtype[Any],
         geometry: Pool2dGeometry,
     ) -> None:
         self.images = workspace(BEFORE_POOL, shape, dtype)
-        if places is not None:
-            self.find = Comparison(self.images, places, geometry, BEFORE_POOL + 1)
+        self.find = Comparison(self.images, places, geometry, BEFORE_POOL + 1)
 
 
 class Pooling(NamedTuple):
@@ -47,21 +47,27 @@ class Pooling(NamedTuple):
 
     def target(self, part: Part) -> Array:
         """Memory of this thread for images to be pooled, all rows and columns of them."""
-        count, _, _, filters = self.y[part].shape
-        return self._pooled((count, self.geometry.h, self.geometry.w, filters)).images
-
-    def _pooled(self, shape: tuple[int, ...]) -> _Pooled:
-        places = None if self.argmax is None else self.argmax.dtype
-        return views(_Pooled, shape, self.y.dtype, places, self.geometry)
+        count, _, _, filters = self.y[_images(part)].shape
+        shape = (count, self.geometry.h, self.geometry.w, filters)
+        return workspace(BEFORE_POOL, shape, self.y.dtype)
 
     def __call__(self, part: Part, images: Array) -> Array:
         """Pool a part that `target` gave; its maxima."""
-        y = self.y[part]
+        y, g = self.y[_images(part)], self.geometry
         if self.argmax is None:
-            max_pool2d(images.transpose(_NCHW), y.transpose(_NCHW), geometry=self.geometry)
-        else:
-            self._pooled(images.shape).find(y, self.argmax[part])
+            max_pool2d(images.transpose(NCHW), y.transpose(NCHW), geometry=g)
+            return y
+        places = self.argmax.dtype
+        pooled = views(_Pooled, images.shape, y.dtype, places, g)
+        # Memory that the workspace had no room for is not that of the call before.
+        find = pooled.find if pooled.images is images else Comparison(images, places, g)
+        find(y, self.argmax[_images(part)])
         return y
+
+
+def _images(part: Part) -> Part:
+    """The same images and filters, with all rows and columns."""
+    return part[0], slice(None), slice(None), part[3]
 
 
 @dataclasses.dataclass(eq=False, slots=True)
@@ -83,11 +89,6 @@ class Epilogue:
     _repeated: dict[tuple[int, int, int], Array] = dataclasses.field(
         init=False, default_factory=dict
     )
-
-    @property
-    def of_images(self) -> bool:
-        """Whether parts must have all rows and columns of their images."""
-        return self.pool is not None
 
     def target(self, part: Part) -> Array:
         """Where a part of the convolution is to be written."""

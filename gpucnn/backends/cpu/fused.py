@@ -11,9 +11,6 @@ from gpucnn.backends.cpu.pooled_gradient import PooledGradient
 from gpucnn.backends.cpu.workspace import workspace
 from gpucnn.ops.geometry import Conv2dGeometry, Pool2dGeometry
 
-_IMAGE = 1 << 18
-"""Elements of one image's convolution up to which images are pooled one by one, while in cache."""
-
 
 def conv2d_statistics(
     x: Array,
@@ -50,9 +47,7 @@ def conv2d_max_pool(
 
     The ReLU works on the maxima, which are fewer: it never makes a smaller value the larger one.
     """
-    order = algorithms.order(geometry)
-    image = geometry.p * geometry.q * geometry.k
-    if geometry.groups == 1 and order == NHWC and image <= _IMAGE and x.size and y.size:
+    if conv.writes_images(geometry, x.dtype, precision) and y.size:
         images, out = x.transpose(NHWC), y.transpose(NHWC)
         found = Pooling(out, None if argmax is None else argmax.transpose(NHWC), pool)
         finish = Epilogue(out, 3, b, relu=relu, pool=found)
@@ -79,8 +74,7 @@ def conv2d_max_pool_backward_weight(
 ) -> None:
     """dw and db of `conv2d_backward_weight` for the gradient that `max_pool2d_backward` gives."""
     g = geometry
-    channels_last = g.groups == 1 and algorithms.order(g) == NHWC and x.size > 0 and dy.size > 0
-    if channels_last and conv.takes_few_channels(g, x, precision):
+    if conv.reads_images(g, x.dtype, precision) and dy.size:
         small, places = dy.transpose(NHWC), argmax.transpose(NHWC)
         gradient = PooledGradient(small, places, None if y is None else y.transpose(NHWC), pool)
         patch_products.backward_weight(x.transpose(NHWC), gradient, conv.krsc(dw), db, g)

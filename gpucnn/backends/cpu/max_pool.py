@@ -15,6 +15,9 @@ from gpucnn.ops.geometry import Pool2dGeometry
 
 _SIGNED: dict[int, np.dtype[Any]] = {4: np.dtype(np.int32), 8: np.dtype(np.int64)}
 
+_AT_ONCE = 1 << 21
+"""Windows times positions of which it is kept which were larger than those before."""
+
 
 def max_pool2d(
     x: Array, y: Array, argmax: Array | None = None, *, geometry: Pool2dGeometry
@@ -43,21 +46,20 @@ class Comparison:
     ) -> None:
         self.x, self.g, self.steps = x, g, taps(g)
         whole = slice(0, g.p), slice(0, g.q)
-        everywhere = all(step[1:3] == whole for step in self.steps)
-        self.inside = everywhere and len(self.steps) == g.r * g.s
-        if not self.inside:
+        inside = len(self.steps) == g.r * g.s and all(s[1:3] == whole for s in self.steps)
+        windows = x.shape[0] * g.p * g.q * x.shape[3]
+        self.at_once = inside and places == np.uint8 and len(self.steps) * windows <= _AT_ONCE
+        if not self.at_once:
             return
         self.first, *self.others = (x[:, step.rows, step.columns] for step in self.steps)
         memory, slot = (scratch, 0) if slot is None else (workspace, slot)
         larger = memory(slot, (len(self.others), *self.first.shape), np.dtype(np.bool_))
-        self.larger, bits = list(larger), larger.view(np.uint8)
-        self.bits = bits
-        self.places = bits if places == np.uint8 else memory(slot + 1, larger.shape, places)
+        self.larger, self.places = list(larger), larger.view(np.uint8)
         self.numbers = np.arange(1, len(self.steps), dtype=places).reshape(-1, 1, 1, 1, 1)
 
     def __call__(self, y: Array, at: Array) -> None:
         """y (A, P, Q, B) = the maxima, at = their positions, the first of equal ones."""
-        if self.inside:
+        if self.at_once:
             self._compare(y, at)
         else:
             _maximum(self.x, y, at, self.steps, self.g, nan=False)
@@ -76,7 +78,7 @@ class Comparison:
             np.maximum(held, candidate, out=y)
             held = y
         # The last position that was larger than all before it.
-        np.multiply(self.bits, self.numbers, out=self.places)
+        np.multiply(self.places, self.numbers, out=self.places)
         np.maximum.reduce(self.places, axis=0, out=at)
 
 

@@ -38,11 +38,11 @@ def forward(x: Array, w: Array, g: Conv2dGeometry, finish: Epilogue) -> None:
     if is_of_lines(g):
         few_pixels.forward(x, w, g, finish)
         return
-    pieces, transposed = blocks(g, g.c, finish.of_images), by_tap(g, g.c)
+    pieces, transposed = blocks(g, g.c), by_tap(g, g.c)
     if len(pieces) == 1 and not transposed and g.n * g.p * g.q <= FEW_PIXELS:
         _by_filters(patches(x, g, pieces[0]), w, finish, few_pixels.share(g))
         return
-    if len(pieces) == 1 and g.flops > few_pixels.SHARED and (g.n > 1 or not finish.of_images):
+    if len(pieces) == 1 and g.flops > few_pixels.SHARED:
         pieces = halves(pieces[0])
     matrix = _matrix(w)
     if transposed:
@@ -65,6 +65,11 @@ def forward(x: Array, w: Array, g: Conv2dGeometry, finish: Epilogue) -> None:
             finish(part, target)
 
     parallel_for(len(pieces), 1, work)
+
+
+def writes_images(g: Conv2dGeometry) -> bool:
+    """Whether `forward` writes all rows and columns of an image at once."""
+    return g.n > 1 and blocks(g, g.c)[0].p1 == g.p
 
 
 def _by_filters(rows: Array, w: Array, finish: Epilogue, share: int) -> None:
@@ -120,7 +125,10 @@ def scatter(dy: Array, w: Array, g: Conv2dGeometry, finish: Epilogue) -> None:
 def backward_weight(
     x: Array, dy: Array | PooledGradient, dw: Array, db: Array | None, g: Conv2dGeometry
 ) -> None:
-    """dw (K, R, S, C) and db (K) from x (N, H, W, C) and dy (N, P, Q, K), all of any strides."""
+    """dw (K, R, S, C) and db (K) from x (N, H, W, C) and dy (N, P, Q, K), all of any strides.
+
+    A gradient that is made in parts is that of few channels, where its sums are a tap's.
+    """
     pieces = blocks(g, g.c)
     transposed = by_tap(g, g.c)
     # Few taps: (R S C + 1, K), the sums of dy last. Many: (K, R S C), the order of dw in memory.
@@ -158,9 +166,7 @@ def backward_weight(
         return
     dw[...] = total.reshape(g.k, g.r, g.s, g.c)
     if db is not None:
-        assert isinstance(
-            dy, np.ndarray
-        )  # a gradient that is made in parts is that of few channels
+        assert isinstance(dy, np.ndarray)
         reduce.reduce(dy, db, op="sum", axes=(0, 1, 2), keepdims=False)
 
 

@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 
 from gpucnn.backends.cpu.blocks import Array
-from gpucnn.backends.cpu.epilogue import BEFORE_POOL
+from gpucnn.backends.cpu.epilogue import BEFORE_POOL, NCHW
 from gpucnn.backends.cpu.max_pool import max_pool2d_backward
 from gpucnn.backends.cpu.workspace import workspace
 from gpucnn.ops.geometry import Pool2dGeometry
-
-_NCHW = (0, 3, 1, 2)
 
 
 class PooledGradient:
@@ -29,10 +27,9 @@ class PooledGradient:
     def __getitem__(self, images: slice) -> Array:
         """Of some images, in this thread's memory until the next ones."""
         dy, argmax = self.dy[images], self.argmax[images]
-        y = None if self.y is None else self.y[images].transpose(_NCHW)
+        y = None if self.y is None else self.y[images].transpose(NCHW)
         n, _, _, c = dy.shape
         out = workspace(BEFORE_POOL, (n, self.g.h, self.g.w, c), self.dtype)
-        planar = (array.transpose(_NCHW) for array in (dy, argmax, out))
-        small, places, large = planar
-        max_pool2d_backward(small, places, y, large, geometry=self.g)
+        small, places = dy.transpose(NCHW), argmax.transpose(NCHW)
+        max_pool2d_backward(small, places, y, out.transpose(NCHW), geometry=self.g)
         return out

@@ -73,7 +73,7 @@ def _convolve(plan: Plan, x: Array, w: Array, finish: Epilogue) -> None:
 def _by_images(plan: Plan, x: Array, w: Array, finish: Epilogue) -> None:
     """Each block of images from beginning to end, with all filters."""
     spectrum = _spectrum(plan, w)
-    blocks = plan.grid.blocks(plan.tiles(max(plan.inputs, plan.outputs)), finish.of_images)
+    blocks = _blocks(plan)
 
     def work(start: int, stop: int) -> None:
         for block in blocks[start:stop]:
@@ -87,6 +87,16 @@ def _by_images(plan: Plan, x: Array, w: Array, finish: Epilogue) -> None:
             finish(part, out)
 
     parallel_for(len(blocks), 1, work)
+
+
+def _blocks(plan: Plan) -> list[Block]:
+    return plan.grid.blocks(plan.tiles(max(plan.inputs, plan.outputs)))
+
+
+def writes_images(m: int, g: Conv2dGeometry) -> bool:
+    """Whether `forward` writes all rows and columns of an image at once."""
+    plan = forward_plan(m, g)
+    return _blocks(plan)[0].t1 == plan.grid.high
 
 
 def _spectrum(plan: Plan, w: Array) -> Array:

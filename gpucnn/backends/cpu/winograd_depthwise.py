@@ -37,7 +37,7 @@ def _convolve(plan: Plan, x: Array, w: Array, finish: Epilogue) -> None:
     n, channels = plan.t.n, plan.channels
     spectrum = plan.t.filters @ np.ascontiguousarray(w).reshape(-1, channels)
     scale = spectrum.reshape(n, n, 1, 1, 1, channels)
-    blocks = plan.grid.blocks(_BLOCK // channels, finish.of_images)
+    blocks = plan.grid.blocks(_BLOCK // channels)
 
     def work(start: int, stop: int) -> None:
         for block in blocks[start:stop]:

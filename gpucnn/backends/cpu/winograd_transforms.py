@@ -85,13 +85,11 @@ class Grid(NamedTuple):
     def tiles(self) -> int:
         return self.images * self.high * self.wide
 
-    def blocks(self, tiles: int, of_images: bool = False) -> list[Block]:
-        """About `tiles` tiles each: several images, or rows of one unless `of_images`."""
+    def blocks(self, tiles: int) -> list[Block]:
+        """Blocks of about `tiles` tiles: several images each, or rows of one."""
         each, tiles = self.high * self.wide, max(1, tiles)
         together = max(1, tiles // each)
-        rows = self.high
-        if each > tiles and not of_images:
-            rows = -(-self.high // -(-each // tiles))
+        rows = self.high if each <= tiles else -(-self.high // -(-each // tiles))
         return [
             Block(n, min(n + together, self.images), t, min(t + rows, self.high))
             for n in range(0, self.images, together)

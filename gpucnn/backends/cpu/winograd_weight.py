@@ -70,7 +70,7 @@ def _by_tiles(plan: Plan, blocks: list[Block], shares: int, x: Array, dy: Array)
         for share in range(start, stop):
             first, last = (len(blocks) * s // shares for s in (share, share + 1))
             for number, (n0, n1, t0, t1) in enumerate(blocks[first:last]):
-                operands = views(_Operands, plan, dy.shape[1:3], n1 - n0, t0, t1, x.dtype)
+                operands = views(_Tiles, plan, dy.shape[1:3], n1 - n0, t0, t1, x.dtype)
                 operands.read_x(x[n0:n1])
                 operands.read_dy(dy[n0:n1])
                 _multiply(plan, operands.of_dy, operands.of_x, total[share], number > 0)
@@ -108,18 +108,25 @@ def _by_filters(plan: Plan, chunk: Block, x: Array, dy: Array, dw: Array) -> Non
 
 
 class _Operands:
-    """What is multiplied for T tiles, rows t0..t1 of some images: of_dy (n, n, K, T) and of_x
-    (n, n, T, I), in this thread's workspace. `size` are the rows and columns of dy."""
+    """What is multiplied for T tiles, `high` rows of them of some images: of_dy (n, n, K, T) and
+    of_x (n, n, T, I), in this thread's workspace."""
+
+    def __init__(self, plan: Plan, images: int, high: int, dtype: DTypeLike) -> None:
+        n, shape = plan.t.n, (high, images, plan.grid.wide)
+        self.x = planes(3, (n, n), (*shape, plan.inputs), dtype)
+        self.dy = planes(4, (n, n), (*shape, plan.filters), dtype)
+        self.of_x = self.x.reshape(n, n, -1, plan.inputs)
+        self.of_dy = self.dy.reshape(n, n, -1, plan.filters).transpose(0, 1, 3, 2)
+
+
+class _Tiles(_Operands):
+    """The same with what makes them: rows t0..t1 of tiles, dy being of `size`."""
 
     def __init__(
         self, plan: Plan, size: tuple[int, int], images: int, t0: int, t1: int, dtype: DTypeLike
     ) -> None:
-        n, shape = plan.t.n, (t1 - t0, images, plan.grid.wide)
-        self.x = planes(3, (n, n), (*shape, plan.inputs), dtype)
-        self.dy = planes(4, (n, n), (*shape, plan.filters), dtype)
+        super().__init__(plan, images, t1 - t0, dtype)
         self.read_x, self.read_dy = _readings(plan, size, t0, self.x, self.dy)
-        self.of_x = self.x.reshape(n, n, -1, plan.inputs)
-        self.of_dy = self.dy.reshape(n, n, -1, plan.filters).transpose(0, 1, 3, 2)
 
 
 def _readings(
@@ -133,7 +140,7 @@ def _readings(
 def _chunk(plan: Plan, chunk: Block, x: Array, dy: Array) -> _Operands:
     """The operands of a chunk of tiles, made by all threads."""
     size, high, images = dy.shape[1:3], chunk.t1 - chunk.t0, chunk.n1 - chunk.n0
-    operands = views(_Operands, plan, size, images, chunk.t0, chunk.t1, x.dtype)
+    operands = views(_Operands, plan, images, high, x.dtype)
     blocks = Grid(images, high, plan.grid.wide).blocks(plan.tiles(max(plan.inputs, plan.filters)))
 
     def transform(start: int, stop: int) -> None:

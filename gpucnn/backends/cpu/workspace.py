@@ -55,7 +55,8 @@ _memory = _Buffers()
 def workspace(slot: int, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     """An uninitialised C-contiguous array of this thread, good until `slot` is asked for again.
 
-    Slots are numbered within a primitive: none runs inside another's piece of work.
+    Slots are numbered within a primitive: none runs inside another's piece of work, but pooling
+    inside a convolution's, which has slots of its own.
     """
     key = (slot, shape, dtype)
     array: Array | None = _memory.views.get(key)
@@ -65,28 +66,27 @@ def workspace(slot: int, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     size = math.prod(shape) * kind.itemsize
     buffer = _memory.buffers.get(slot)
     if buffer is None or buffer.size < size:
-        if buffer is not None:
-            del _memory.buffers[slot]
-            _memory.views.clear()
-            _memory.size -= buffer.size
-            _memory.replaced += 1
         memory = np.empty(size + _ALIGNMENT, np.uint8)
         start = -memory.__array_interface__["data"][0] % _ALIGNMENT
-        buffer = memory[start : start + size]
-        if _memory.size + size <= BOUND:
-            _memory.buffers[slot] = buffer
-            _memory.size += size
+        before, buffer = buffer, memory[start : start + size]
+        grown = size if before is None else size - before.size
+        if _memory.size + grown > BOUND:
+            _memory.loose += 1
+            return buffer.view(kind).reshape(shape)
+        if before is not None:
+            _memory.views.clear()
+            _memory.replaced += 1
+        _memory.buffers[slot] = buffer
+        _memory.size += grown
     array = buffer[:size].view(kind).reshape(shape)
-    if slot in _memory.buffers:
-        _memory.keep(key, array)
-    else:
-        _memory.loose += 1
+    _memory.keep(key, array)
     return array
 
 
 def views(make: Callable[..., Made], *arguments: Hashable) -> Made:
     """make(*arguments), views of this thread's workspaces: kept until one of those is replaced.
 
+    What is beyond the bound of the workspaces is not kept: each call then makes new memory.
     Making views takes longer than many a call of NumPy on them, and holds the interpreter's lock.
     """
     key = (make, *arguments)
