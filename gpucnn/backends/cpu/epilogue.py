@@ -20,7 +20,7 @@ NCHW = (0, 3, 1, 2)
 """The axes of an image as users see them, of those that are channels last."""
 
 BEFORE_POOL = 8
-"""The slot of scratch memory for what is pooled; convolution has those before it, pooling those
+"""The slot of scratch memory for what is pooled; convolution has those before it, pooling the one
 behind it."""
 
 

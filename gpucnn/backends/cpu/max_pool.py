@@ -16,7 +16,7 @@ from gpucnn.ops.geometry import Pool2dGeometry
 _SIGNED: dict[int, np.dtype[Any]] = {4: np.dtype(np.int32), 8: np.dtype(np.int64)}
 
 _AT_ONCE = 1 << 21
-"""Windows times positions of which it is kept which were larger than those before."""
+"""Windows times positions for which it is kept what was larger than all before it."""
 
 
 def max_pool2d(
@@ -39,7 +39,7 @@ def max_pool2d(
 
 class Comparison:
     """The elements of x (A, H, W, B) that windows have at each of their positions, and memory to
-    compare them in: a thread's scratch memory, or its workspace from `slot` on."""
+    compare them in: a thread's scratch memory, or a slot of its workspace."""
 
     def __init__(
         self, x: Array, places: np.dtype[Any], g: Pool2dGeometry, slot: int | None = None
