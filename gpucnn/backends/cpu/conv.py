@@ -124,9 +124,9 @@ def _backward_input(
     if name in _TILE:
         winograd.backward_input(dy, filters, _TILE[name], g, finish)
         return
-    forward = turned(g)
-    assert forward is not None  # or only scattering would do
-    patch_products.forward(dy, filters[::-1, ::-1], forward, finish)
+    of_dy = turned(g)
+    assert of_dy is not None  # or only scattering would do
+    patch_products.forward(dy, filters[::-1, ::-1], of_dy, finish)
 
 
 def conv2d_backward_weight(
@@ -173,7 +173,7 @@ def _backward_weight(
 
 def writes_images(g: Conv2dGeometry, dtype: np.dtype[Any], precision: str) -> bool:
     """Whether `forward` writes images of channels last, all rows and columns of one at once."""
-    if g.groups != 1 or algorithms.order(g) != NHWC or 0 in (g.n, g.c, g.k, g.p, g.q):
+    if not _is_channels_last(g):
         return False
     name = _choose(g, FORWARD, dtype, precision)
     if name in _TILE:
@@ -184,11 +184,17 @@ def writes_images(g: Conv2dGeometry, dtype: np.dtype[Any], precision: str) -> bo
 def reads_images(g: Conv2dGeometry, dtype: np.dtype[Any], precision: str) -> bool:
     """Whether `conv2d_backward_weight` reads dy of channels last once, all rows and columns of an
     image at once, and sums it as well: patches that are made by taps."""
-    if g.groups != 1 or algorithms.order(g) != NHWC or 0 in (g.n, g.c, g.k, g.p, g.q):
+    if not _is_channels_last(g):
         return False
     name = _choose(g, BACKWARD_WEIGHT, dtype, precision)
     by_products = name not in _TILE and name != "depthwise"
     return by_products and by_tap(g, g.c) and blocks(g, g.c)[0].p1 == g.p
+
+
+def _is_channels_last(g: Conv2dGeometry) -> bool:
+    """Whether it is one group, of images that are channels last and not empty."""
+    empty = 0 in (g.n, g.c, g.k, g.p, g.q)
+    return g.groups == 1 and not empty and algorithms.order(g) == NHWC
 
 
 def _choose(g: Conv2dGeometry, direction: str, dtype: np.dtype[Any], precision: str) -> str:

@@ -168,9 +168,8 @@ def max_pool2d_backward(
     signed = _SIGNED[dx.itemsize]
     apart = g.stride_h >= g.r and g.stride_w >= g.s and g.dilation_h == g.dilation_w == 1
     # Windows that tile the input write each element once: nothing to clear first.
-    strides = (g.stride_h, g.stride_w)
-    tiled = apart and strides == (g.r, g.s) and (g.p * g.r, g.q * g.s) == (g.h, g.w)
-    covered = tiled and g.pad_h == g.pad_w == 0
+    side_by_side = (g.stride_h, g.stride_w) == (g.r, g.s) and g.pad_h == g.pad_w == 0
+    covered = apart and side_by_side and (g.p * g.r, g.q * g.s) == (g.h, g.w)
 
     def work(a: int, b: int) -> None:
         bits, at = gradients[a:b].view(signed), position[a:b]
